@@ -1,0 +1,1 @@
+//! The API server: one visible chain of filters, one route table, one generic handler a verb.

@@ -1,0 +1,1 @@
+//! Flags, file and environment become one validated configuration.

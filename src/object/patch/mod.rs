@@ -1,0 +1,1 @@
+//! The four patches over plain values: JSON, merge, strategic merge, server-side apply.

@@ -1,0 +1,1 @@
+//! Informers, work queue, controller driver and change executor; knows no controller.

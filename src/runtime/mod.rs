@@ -1,0 +1,1 @@
+//! The node agent: pod workers over a container engine.

@@ -1,0 +1,1 @@
+//! The replicated, revisioned key-value store. It knows no Kubernetes kind.

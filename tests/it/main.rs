@@ -1,0 +1,1 @@
+//! The one integration binary (each more would link RocksDB again).
