@@ -1,1 +1,17 @@
-//! The API server: one visible chain of filters, one route table, one generic handler a verb.
+//! The API server.
+//!
+//! One request passes one visible chain ([`chain`]): identity, authorization, then a route table,
+//! then a generic handler for its verb. Kinds bring no plumbing: the schema table decodes, defaults
+//! and patches; a kind adds a [`kind::Strategy`] (its own defaults, immutability, validation, table
+//! columns) in `resources/<group>/<kind>.rs` and one line in the list of its group.
+//!
+//! Why one write path: create, update, four patches and apply all end in the same steps (decode,
+//! default, mutate, validate, one transaction on the expected revision, the applied bytes back), so
+//! that a rule holds for all of them or for none.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod context;
+pub mod kind;
+pub mod storage;
