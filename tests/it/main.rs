@@ -1,1 +1,3 @@
 //! The one integration binary (each more would link RocksDB again).
+
+mod tidy;
