@@ -38,6 +38,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
 const LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
+const COMMENT_COLUMNS_MAX: usize = 110;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -184,9 +185,11 @@ fn lines_fit_a_screen() {
     let mut faults = Vec::new();
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {
+            let comment = line.trim_start().starts_with("//");
+            let max = if comment { COMMENT_COLUMNS_MAX } else { COLUMNS_MAX };
             // A text that must stay greppable may be longer.
-            if line.chars().count() > COLUMNS_MAX && !line.contains('"') {
-                faults.push(format!("{path}:{}: over {COLUMNS_MAX} columns", number + 1));
+            if line.chars().count() > max && !line.contains('"') {
+                faults.push(format!("{path}:{}: over {max} columns", number + 1));
             }
         }
     }
