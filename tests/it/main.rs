@@ -1,3 +1,4 @@
 //! The one integration binary (each more would link RocksDB again).
 
 mod tidy;
+mod schema_gen;
