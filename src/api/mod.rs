@@ -14,4 +14,5 @@ pub mod authn;
 pub mod authz;
 pub mod context;
 pub mod kind;
+pub mod resources;
 pub mod storage;

@@ -1,0 +1,290 @@
+//! Every kind that the server answers, one line each.
+//!
+//! Why one table: names, short names, categories and subresources must be upstream's to the letter
+//! (its `api/discovery`), and a reader finds a kind's strategy beside its names. Adding a kind is a
+//! file with its strategy and a line here.
+
+use std::sync::Arc;
+
+use super::{Row, SCALE};
+use crate::api::kind::{Plain, Strategy, Subresource};
+
+fn plain() -> Arc<dyn Strategy> {
+    Arc::new(Plain)
+}
+
+const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+const fn special(
+    name: &'static str,
+    verbs: &'static [&'static str],
+    body: (&'static str, &'static str, &'static str),
+) -> Subresource {
+    Subresource::Special { name, verbs, body }
+}
+
+const POD: &[Subresource] = &[
+    special("attach", CONNECT, ("", "v1", "PodAttachOptions")),
+    special("binding", &["create"], ("", "v1", "Binding")),
+    special("ephemeralcontainers", GET_PATCH_UPDATE, ("", "v1", "Pod")),
+    special("eviction", &["create"], ("policy", "v1", "Eviction")),
+    special("exec", CONNECT, ("", "v1", "PodExecOptions")),
+    special("log", &["get"], ("", "v1", "Pod")),
+    special("portforward", CONNECT, ("", "v1", "PodPortForwardOptions")),
+    special("proxy", PROXY, ("", "v1", "PodProxyOptions")),
+    special("resize", GET_PATCH_UPDATE, ("", "v1", "Pod")),
+    Subresource::Status,
+];
+const NODE: &[Subresource] =
+    &[special("proxy", PROXY, ("", "v1", "NodeProxyOptions")), Subresource::Status];
+const SERVICE: &[Subresource] =
+    &[special("proxy", PROXY, ("", "v1", "ServiceProxyOptions")), Subresource::Status];
+const NAMESPACE: &[Subresource] =
+    &[special("finalize", &["update"], ("", "v1", "Namespace")), Subresource::Status];
+const SERVICE_ACCOUNT: &[Subresource] =
+    &[special("token", &["create"], ("authentication.k8s.io", "v1", "TokenRequest"))];
+const CSR: &[Subresource] = &[
+    special(
+        "approval",
+        GET_PATCH_UPDATE,
+        ("certificates.k8s.io", "v1", "CertificateSigningRequest"),
+    ),
+    Subresource::Status,
+];
+const STATUS: &[Subresource] = &[Subresource::Status];
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
+
+// Why objects of a kind have no effect yet; the client reads it as a warning.
+const NO_WEBHOOKS: &str = "admission webhooks are not called yet";
+const NO_POLICIES: &str = "admission policies are not evaluated yet";
+const NO_CRD: &str = "custom resources are not served yet";
+const NO_AGGREGATION: &str = "aggregated API servers are not reached yet";
+const NO_DAEMONSET: &str = "the DaemonSet controller is not built yet: no pods will be made";
+const NO_STATEFULSET: &str = "the StatefulSet controller is not built yet: no pods will be made";
+const NO_CRONJOB: &str = "the CronJob controller is not built yet: no jobs will be made";
+const NO_HPA: &str = "the autoscaler is not built yet: nothing will be scaled";
+const NO_PDB: &str = "the disruption controller is not built yet: the budget's status stays empty";
+const NO_INGRESS: &str = "the ingress controller is not built yet: nothing will be routed";
+const NO_NETPOL: &str = "network policies are not enforced yet";
+const NO_CIDR: &str = "further service ranges are not used yet";
+const NO_VOLUMES: &str = "persistent volumes are not bound or mounted yet";
+const NO_QUOTA: &str = "resource quotas are not enforced yet";
+const NO_LIMITS: &str = "limit ranges are not enforced yet";
+const NO_SIGNER: &str = "no signer is built yet: the request will not be signed";
+const NO_FAIRNESS: &str = "priority and fairness is not built yet";
+const NO_RUNTIME: &str = "runtime classes are not honoured yet";
+const NO_DRA: &str = "dynamic resource allocation is not built yet";
+
+/// Every persisted kind.
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = core();
+    rows.extend(workloads());
+    rows.extend(access_and_admission());
+    rows.extend(networking_and_discovery());
+    rows.extend(scheduling_and_storage());
+    rows
+}
+
+fn core() -> Vec<Row> {
+    let row = |kind, resource, strategy| Row::new("", "v1", kind, resource, strategy);
+    vec![
+        row("ConfigMap", "configmaps", plain).short("cm"),
+        row("Endpoints", "endpoints", plain).short("ep").singular("endpoints"),
+        row("Event", "events", plain).short("ev"),
+        row("LimitRange", "limitranges", plain).short("limits").inert(NO_LIMITS),
+        row("Namespace", "namespaces", plain).short("ns").cluster().sub(NAMESPACE).no_collection(),
+        row("Node", "nodes", plain).short("no").cluster().sub(NODE),
+        row("PersistentVolumeClaim", "persistentvolumeclaims", plain)
+            .short("pvc")
+            .sub(STATUS)
+            .inert(NO_VOLUMES),
+        row("PersistentVolume", "persistentvolumes", plain)
+            .short("pv")
+            .cluster()
+            .sub(STATUS)
+            .inert(NO_VOLUMES),
+        row("Pod", "pods", plain).short("po").category("all").sub(POD),
+        row("PodTemplate", "podtemplates", plain),
+        row("ReplicationController", "replicationcontrollers", plain)
+            .short("rc")
+            .category("all")
+            .sub(SCALE),
+        row("ResourceQuota", "resourcequotas", plain).short("quota").sub(STATUS).inert(NO_QUOTA),
+        row("Secret", "secrets", plain),
+        row("ServiceAccount", "serviceaccounts", plain).short("sa").sub(SERVICE_ACCOUNT),
+        row("Service", "services", plain).short("svc").category("all").sub(SERVICE),
+    ]
+}
+
+fn workloads() -> Vec<Row> {
+    let apps = |kind, resource, strategy| Row::new("apps", "v1", kind, resource, strategy);
+    let batch = |kind, resource, strategy| Row::new("batch", "v1", kind, resource, strategy);
+    let hpa = |version| {
+        Row::new(
+            "autoscaling",
+            version,
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+            plain,
+        )
+        .short("hpa")
+        .category("all")
+        .sub(STATUS)
+        .stored_as("v2")
+        .inert(NO_HPA)
+    };
+    vec![
+        apps("ControllerRevision", "controllerrevisions", plain),
+        apps("DaemonSet", "daemonsets", plain)
+            .short("ds")
+            .category("all")
+            .sub(STATUS)
+            .inert(NO_DAEMONSET),
+        apps("Deployment", "deployments", plain).short("deploy").category("all").sub(SCALE),
+        apps("ReplicaSet", "replicasets", plain).short("rs").category("all").sub(SCALE),
+        apps("StatefulSet", "statefulsets", plain)
+            .short("sts")
+            .category("all")
+            .sub(SCALE)
+            .inert(NO_STATEFULSET),
+        hpa("v1"),
+        hpa("v2"),
+        batch("CronJob", "cronjobs", plain)
+            .short("cj")
+            .category("all")
+            .sub(STATUS)
+            .inert(NO_CRONJOB),
+        batch("Job", "jobs", plain).category("all").sub(STATUS),
+        Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", plain)
+            .short("pdb")
+            .sub(STATUS)
+            .inert(NO_PDB),
+    ]
+}
+
+fn access_and_admission() -> Vec<Row> {
+    let rbac = |kind, resource, strategy| Row::new(RBAC, "v1", kind, resource, strategy);
+    let admission = |kind, resource, why, strategy| {
+        Row::new(ADMISSION, "v1", kind, resource, strategy)
+            .cluster()
+            .category("api-extensions")
+            .inert(why)
+    };
+    vec![
+        admission("MutatingAdmissionPolicy", "mutatingadmissionpolicies", NO_POLICIES, plain),
+        admission(
+            "MutatingAdmissionPolicyBinding",
+            "mutatingadmissionpolicybindings",
+            NO_POLICIES,
+            plain,
+        ),
+        admission(
+            "MutatingWebhookConfiguration",
+            "mutatingwebhookconfigurations",
+            NO_WEBHOOKS,
+            plain,
+        ),
+        admission("ValidatingAdmissionPolicy", "validatingadmissionpolicies", NO_POLICIES, plain)
+            .sub(STATUS),
+        admission(
+            "ValidatingAdmissionPolicyBinding",
+            "validatingadmissionpolicybindings",
+            NO_POLICIES,
+            plain,
+        ),
+        admission(
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+            NO_WEBHOOKS,
+            plain,
+        ),
+        Row::new(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            plain,
+        )
+        .short("crd,crds")
+        .cluster()
+        .category("api-extensions")
+        .sub(STATUS)
+        .inert(NO_CRD),
+        Row::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", plain)
+            .cluster()
+            .category("api-extensions")
+            .sub(STATUS)
+            .inert(NO_AGGREGATION),
+        Row::new(
+            "certificates.k8s.io",
+            "v1",
+            "CertificateSigningRequest",
+            "certificatesigningrequests",
+            plain,
+        )
+        .short("csr")
+        .cluster()
+        .sub(CSR)
+        .inert(NO_SIGNER),
+        rbac("ClusterRoleBinding", "clusterrolebindings", plain).cluster(),
+        rbac("ClusterRole", "clusterroles", plain).cluster(),
+        rbac("RoleBinding", "rolebindings", plain),
+        rbac("Role", "roles", plain),
+        Row::new(FLOW, "v1", "FlowSchema", "flowschemas", plain)
+            .cluster()
+            .sub(STATUS)
+            .inert(NO_FAIRNESS),
+        Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", plain)
+            .cluster()
+            .sub(STATUS)
+            .inert(NO_FAIRNESS),
+    ]
+}
+
+fn networking_and_discovery() -> Vec<Row> {
+    let net = |kind, resource, strategy| Row::new(NETWORKING, "v1", kind, resource, strategy);
+    vec![
+        Row::new("coordination.k8s.io", "v1", "Lease", "leases", plain),
+        Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", plain),
+        Row::new("events.k8s.io", "v1", "Event", "events", plain).short("ev").stored_in_core(),
+        net("IngressClass", "ingressclasses", plain).cluster().inert(NO_INGRESS),
+        net("Ingress", "ingresses", plain).short("ing").sub(STATUS).inert(NO_INGRESS),
+        net("IPAddress", "ipaddresses", plain).short("ip").cluster(),
+        net("NetworkPolicy", "networkpolicies", plain).short("netpol").inert(NO_NETPOL),
+        net("ServiceCIDR", "servicecidrs", plain).cluster().sub(STATUS).inert(NO_CIDR),
+    ]
+}
+
+fn scheduling_and_storage() -> Vec<Row> {
+    let dra =
+        |kind, resource, strategy| Row::new(RESOURCE, "v1", kind, resource, strategy).inert(NO_DRA);
+    let storage = |kind, resource, strategy| {
+        Row::new(STORAGE, "v1", kind, resource, strategy).inert(NO_VOLUMES)
+    };
+    vec![
+        Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", plain)
+            .cluster()
+            .inert(NO_RUNTIME),
+        dra("DeviceClass", "deviceclasses", plain).cluster(),
+        dra("ResourceClaim", "resourceclaims", plain).sub(STATUS),
+        dra("ResourceClaimTemplate", "resourceclaimtemplates", plain),
+        dra("ResourceSlice", "resourceslices", plain).cluster(),
+        Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", plain)
+            .short("pc")
+            .cluster(),
+        storage("CSIDriver", "csidrivers", plain).cluster(),
+        storage("CSINode", "csinodes", plain).cluster(),
+        storage("CSIStorageCapacity", "csistoragecapacities", plain),
+        storage("StorageClass", "storageclasses", plain).short("sc").cluster(),
+        storage("VolumeAttachment", "volumeattachments", plain).cluster().sub(STATUS),
+        storage("VolumeAttributesClass", "volumeattributesclasses", plain).short("vac").cluster(),
+    ]
+}
