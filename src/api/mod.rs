@@ -15,4 +15,5 @@ pub mod authz;
 pub mod context;
 pub mod kind;
 pub mod resources;
+pub mod objects;
 pub mod storage;
