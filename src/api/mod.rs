@@ -16,4 +16,5 @@ pub mod context;
 pub mod kind;
 pub mod resources;
 pub mod objects;
+pub mod pki;
 pub mod storage;
