@@ -4,6 +4,7 @@
 //! server or a network away, and both ways pass the same authentication, authorization and
 //! admission. `list` and `watch` hand out the server's very bytes; who wants types decodes once.
 
+pub mod fake;
 pub mod node;
 
 use std::collections::BTreeMap;
