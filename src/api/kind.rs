@@ -4,10 +4,13 @@
 //! points of the one write path (upstream's `rest.RESTCreateStrategy` and its kin).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::context::RequestContext;
+use super::storage::{Companion, Lookup};
+use crate::client::Propagation;
 use crate::object::status::{FieldError, Result};
 use crate::object::{Gvk, Gvr, Value, meta};
 
@@ -140,12 +143,7 @@ pub trait Strategy: Send + Sync {
     }
 
     /// What is wrong with a change (of the object or, by `write.subresource`, of a part of it).
-    fn validate_update(
-        &self,
-        _write: &Write<'_>,
-        _new: &Value,
-        _old: &Value,
-    ) -> Vec<FieldError> {
+    fn validate_update(&self, _write: &Write<'_>, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
 
@@ -182,6 +180,45 @@ pub trait Strategy: Send + Sync {
     /// The cells of those columns.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![age(object, now).into()]
+    }
+
+    /// Other keys that must be written in the same transaction as this object: addresses, ports and
+    /// ranges that no two objects may share. `new` is `None` for a delete and `old` for a create;
+    /// what was chosen is written into `new`. Called before validation, and again with a fresh
+    /// `view` when another write took one of the keys meanwhile.
+    fn companions(
+        &self,
+        _write: &Write<'_>,
+        _new: Option<&mut Value>,
+        _old: Option<&Value>,
+        _view: &dyn Lookup,
+    ) -> Result<Vec<Companion>> {
+        Ok(Vec::new())
+    }
+
+    /// Called when a delete leaves the object in place because of grace or finalizers;
+    /// `deletionTimestamp` is set already.
+    fn prepare_delete(&self, _write: &Write<'_>, _object: &mut Value) {}
+
+    /// Whether an object that is being deleted and has no `metadata.finalizers` may go (a
+    /// namespace waits for `spec.finalizers` too).
+    fn may_vanish(&self, _object: &Value) -> bool {
+        true
+    }
+
+    /// Whether a delete answers with the object that is gone instead of a Status.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
+    /// What happens to dependents when a delete does not say; `None`: the kind owns nothing.
+    fn default_propagation(&self) -> Option<Propagation> {
+        Some(Propagation::Background)
+    }
+
+    /// How long an object lives after its last write (`None`: for good).
+    fn time_to_live(&self, _object: &Value) -> Option<Duration> {
+        None
     }
 
     /// Converts a stored object to `to` (and back): for kinds with several versions.

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod context;
+pub mod hooks;
 pub mod kind;
 pub mod resources;
 pub mod objects;

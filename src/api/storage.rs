@@ -6,6 +6,38 @@
 
 use bytes::Bytes;
 
+use crate::object::Value;
+
+/// One more key of a transaction, beside its object's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Companion {
+    /// Where it is: an object's [`key`], or any text below a prefix that no kind has.
+    pub key: Bytes,
+    /// The revision it must still have; 0: it must not exist.
+    pub expected: u64,
+    /// What happens to it.
+    pub change: CompanionChange,
+}
+
+/// What happens to a companion key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CompanionChange {
+    /// It is written; an object gets its `metadata.resourceVersion` filled in.
+    Put(Value),
+    /// It is removed.
+    Delete,
+    /// It only has to be as expected.
+    Keep,
+}
+
+/// Reads of one moment of the store: what strategies, admission and authorization may look at.
+pub trait Lookup: Send + Sync {
+    /// A value and the revision of its last change.
+    fn get(&self, key: &[u8]) -> Option<(Bytes, u64)>;
+    /// Calls `each` with keys below `prefix` and their values, in order, until it gives `false`.
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&Bytes, &Bytes) -> bool);
+}
+
 /// The key of one object.
 pub fn key(resource: &str, group: &str, namespace: &str, name: &str) -> Bytes {
     let mut key = prefix(resource, group);
