@@ -4,8 +4,10 @@
 //! and takes the rest from [`Config::new`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::raft::Transport;
 use crate::stdx::clock::{SharedClock, SystemClock};
 use crate::stdx::limits::HISTORY_AGE_MAX;
 
@@ -43,6 +45,10 @@ pub struct Config {
     /// The cluster's id. Empty: whatever the directory says, or a new one. A directory that says
     /// otherwise is refused.
     pub cluster_id: String,
+    /// The group's voters at its first start; empty: this member alone.
+    pub voters: Vec<u64>,
+    /// How to reach the other members.
+    pub transport: Option<Arc<dyn Transport>>,
     /// Time, for expiry.
     pub clock: SharedClock,
     /// How often Raft's clock ticks.
@@ -78,6 +84,8 @@ impl Config {
             dir: dir.into(),
             node_id: 1,
             cluster_id: String::new(),
+            voters: Vec::new(),
+            transport: None,
             clock: SystemClock::shared(),
             tick: TICK,
             election_ticks: ELECTION_TICKS,

@@ -20,6 +20,8 @@ use super::rows::{Loader, POSITION_KEY, Row, Table, position_index};
 
 /// Memory of one column family's unflushed rows.
 const MEMTABLE_BYTES: usize = 8 * 1024 * 1024;
+/// Memory of all unflushed rows: all families are flushed at it.
+const MEMTABLES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Steps in which a memtable takes memory: small, so an idle store stays small.
 const ARENA_BLOCK_BYTES: usize = 128 * 1024;
 /// The block cache: reads come from memory of our own, so it serves start-up and compaction only.
@@ -67,6 +69,7 @@ impl Disk {
         options.create_missing_column_families(true);
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.set_atomic_flush(true);
+        options.set_db_write_buffer_size(MEMTABLES_BYTES_MAX);
         options.set_paranoid_checks(true);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_max_background_jobs(BACKGROUND_JOBS);

@@ -5,7 +5,8 @@
 //! cursor, or it ends with [`Error::Compacted`] once. The hub only knows whom to wake: watchers of
 //! the same range share a group, and a change wakes the groups whose range holds its key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ struct Group {
     keyspace: Keyspace,
     range: KeyRange,
     wake: Notify,
+    /// The last batch that woke it: once is enough.
+    batch: AtomicU64,
 }
 
 /// Whom to wake.
@@ -36,67 +39,63 @@ pub(super) struct Hub {
 #[derive(Default)]
 struct Groups {
     /// Prefix ranges, found by cutting a changed key to each length that occurs.
-    prefixes: HashMap<(Keyspace, Bytes), Weak<Group>>,
-    /// How many prefixes have each length.
-    lengths: BTreeMap<usize, usize>,
+    prefixes: [HashMap<Bytes, Weak<Group>>; 3],
+    /// The lengths of all prefixes.
+    lengths: BTreeSet<usize>,
     /// Every other range.
     others: Vec<Weak<Group>>,
+    /// Batches published so far.
+    batch: u64,
     closed: bool,
+}
+
+impl Group {
+    fn wake(&self, batch: u64) {
+        if self.batch.swap(batch, Ordering::Relaxed) != batch {
+            self.wake.notify_waiters();
+        }
+    }
 }
 
 impl Hub {
     fn join(&self, keyspace: Keyspace, range: &KeyRange) -> Arc<Group> {
         let mut groups = self.groups.lock();
-        let new = || Arc::new(Group { keyspace, range: range.clone(), wake: Notify::new() });
-        if KeyRange::prefix(range.start.clone()) != *range {
-            let found = groups.others.iter().filter_map(Weak::upgrade);
-            let mut found =
-                found.filter(|group| group.keyspace == keyspace && group.range == *range);
-            if let Some(group) = found.next() {
-                return group;
-            }
-            drop(found);
-            let group = new();
-            groups.others.retain(|group| group.strong_count() > 0);
-            groups.others.push(Arc::downgrade(&group));
-            return group;
-        }
-        let key = (keyspace, range.start.clone());
-        if let Some(group) = groups.prefixes.get(&key).and_then(Weak::upgrade) {
+        if let Some(group) = groups.find(keyspace, range) {
             return group;
         }
         groups.sweep();
-        let group = new();
-        if groups.prefixes.insert(key, Arc::downgrade(&group)).is_none() {
-            *groups.lengths.entry(range.start.len()).or_default() += 1;
+        let group = Arc::new(Group {
+            keyspace,
+            range: range.clone(),
+            wake: Notify::new(),
+            batch: AtomicU64::new(0),
+        });
+        let member = Arc::downgrade(&group);
+        if range.is_prefix() {
+            groups.prefixes[keyspace.index()].insert(range.start.clone(), member);
+            groups.lengths.insert(range.start.len());
+        } else {
+            groups.others.push(member);
         }
         group
     }
 
     /// Wakes the watchers of what changed. The state that holds the events is published before.
     pub(super) fn publish<'a>(&self, events: impl Iterator<Item = (Keyspace, &'a [u8])>) {
-        let groups = self.groups.lock();
-        if groups.prefixes.is_empty() && groups.others.is_empty() {
-            return;
-        }
-        let mut woken: Vec<Arc<Group>> = Vec::new();
-        let mut wake = |group: Arc<Group>| {
-            if !woken.iter().any(|other| Arc::ptr_eq(other, &group)) {
-                group.wake.notify_waiters();
-                woken.push(group);
-            }
-        };
+        let mut groups = self.groups.lock();
+        groups.batch += 1;
+        let batch = groups.batch;
         for (keyspace, key) in events {
-            for length in groups.lengths.keys().take_while(|length| **length <= key.len()) {
-                let prefix = (keyspace, Bytes::copy_from_slice(&key[..*length]));
-                if let Some(group) = groups.prefixes.get(&prefix).and_then(Weak::upgrade) {
-                    wake(group);
+            let prefixes = &groups.prefixes[keyspace.index()];
+            for length in groups.lengths.iter().take_while(|length| **length <= key.len()) {
+                if let Some(group) = prefixes.get(&key[..*length]).and_then(Weak::upgrade) {
+                    group.wake(batch);
                 }
             }
             let others = groups.others.iter().filter_map(Weak::upgrade);
             others
                 .filter(|group| group.keyspace == keyspace && group.range.contains(key))
-                .for_each(&mut wake);
+                .for_each(|group| group.wake(batch));
         }
     }
 
@@ -104,8 +103,7 @@ impl Hub {
     pub(super) fn wake_all(&self, closed: bool) {
         let mut groups = self.groups.lock();
         groups.closed |= closed;
-        let all = groups.prefixes.values().chain(&groups.others);
-        all.filter_map(Weak::upgrade).for_each(|group| group.wake.notify_waiters());
+        groups.all().for_each(|group| group.wake.notify_waiters());
     }
 
     fn is_closed(&self) -> bool {
@@ -114,23 +112,31 @@ impl Hub {
 
     /// How many ranges are watched.
     pub(super) fn ranges(&self) -> usize {
-        let groups = self.groups.lock();
-        let all = groups.prefixes.values().chain(&groups.others);
-        all.filter(|group| group.strong_count() > 0).count()
+        self.groups.lock().all().count()
     }
 }
 
 impl Groups {
+    fn all(&self) -> impl Iterator<Item = Arc<Group>> {
+        let prefixes = self.prefixes.iter().flat_map(HashMap::values);
+        prefixes.chain(&self.others).filter_map(Weak::upgrade)
+    }
+
+    fn find(&self, keyspace: Keyspace, range: &KeyRange) -> Option<Arc<Group>> {
+        if range.is_prefix() {
+            return self.prefixes[keyspace.index()].get(&range.start).and_then(Weak::upgrade);
+        }
+        let mut others = self.others.iter().filter_map(Weak::upgrade);
+        others.find(|group| group.keyspace == keyspace && group.range == *range)
+    }
+
+    /// Forgets ranges that nobody watches any more.
     fn sweep(&mut self) {
-        let lengths = &mut self.lengths;
-        self.prefixes.retain(|(_, prefix), group| {
-            let live = group.strong_count() > 0;
-            if !live && let Some(count) = lengths.get_mut(&prefix.len()) {
-                *count -= 1;
-            }
-            live
+        self.others.retain(|group| group.strong_count() > 0);
+        self.prefixes.iter_mut().for_each(|prefixes| {
+            prefixes.retain(|_, group| group.strong_count() > 0);
         });
-        lengths.retain(|_, count| *count > 0);
+        self.lengths = self.prefixes.iter().flat_map(HashMap::keys).map(Bytes::len).collect();
     }
 }
 

@@ -71,6 +71,7 @@ pub use txn::{
 };
 pub use view::View;
 
+pub use raft::Transport;
 use raft::{Input, Proposal};
 use shared::{Shared, Waiter};
 
@@ -192,6 +193,12 @@ impl Store {
     /// Every change of `range` after the revision `after`, then live; 0: from now on.
     pub fn watch(&self, keyspace: Keyspace, range: KeyRange, after: u64) -> Result<Watcher, Error> {
         Watcher::new(self.shared.clone(), keyspace, range, after)
+    }
+
+    /// Takes a message that a peer's [`Transport`] sent.
+    pub fn deliver(&self, message: &[u8]) -> Result<(), Error> {
+        let message = raft::decode_message(message)?;
+        self.inputs.send(Input::Message(Box::new(message))).map_err(|_| Error::Closed)
     }
 
     /// Who leads, now and as it changes.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rand::Rng;
@@ -22,9 +23,9 @@ use super::raft::node::{Node, Parts};
 use super::raft::storage::{
     FIRST_CUT, Identity, LogStore, add_first_rows, decode_members, encode_members, read_identity,
 };
-use super::raft::{ConfState, Input, NoPeers};
+use super::raft::{ConfState, Input};
 use super::rows::{self, Loader};
-use super::shared::Shared;
+use super::shared::{Leadership, Shared};
 use crate::stdx::ids;
 use crate::stdx::tasks::{Policy, Tasks};
 
@@ -125,18 +126,16 @@ impl Thread {
             disk,
             log,
             shared: shared.clone(),
-            transport: Box::new(NoPeers),
             work: work.clone(),
             inputs: self.inputs,
         };
+        let _end = End(shared.clone());
         let end = Node::new(parts).and_then(|node| {
             let _ = recovered.send(Ok(shared.clone()));
             node.run(inputs)
         });
         let _ = work.send(Work::Stop);
         let _ = apply.join();
-        shared.fail_waiting(&Error::Closed);
-        shared.hub.wake_all(true);
         match end {
             // The apply thread has said why it ended.
             Err(Error::Closed) => Ok(()),
@@ -167,6 +166,18 @@ impl Thread {
         let session = rand::rng().random();
         let shared = Arc::new(Shared::new(session, identity.cluster_id, state.clone()));
         Ok(Opened { _lock: lock, disk, log, shared, state })
+    }
+}
+
+/// Tells everyone who waits that nothing comes any more, also when the thread panics.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.sole_voter.store(false, Ordering::SeqCst);
+        self.0.leadership.send_replace(Leadership::default());
+        self.0.fail_waiting(&Error::Unknown);
+        self.0.hub.wake_all(true);
     }
 }
 
@@ -210,14 +221,18 @@ fn check_identity(config: &Config, found: Identity) -> Result<Identity, Error> {
     Ok(found)
 }
 
-/// Makes a new group of this one member.
+/// Makes a new group. Every first member writes the same rows, so they agree from the start.
 fn found_group(config: &Config, disk: &Disk) -> Result<Identity, Error> {
     let cluster_id = match config.cluster_id.is_empty() {
         true => ids::uid(),
         false => config.cluster_id.clone(),
     };
     let identity = Identity { cluster_id, node_id: config.node_id };
-    let members = ConfState { voters: vec![config.node_id], ..ConfState::default() };
+    let voters = match config.voters.is_empty() {
+        true => vec![config.node_id],
+        false => config.voters.clone(),
+    };
+    let members = ConfState { voters, ..ConfState::default() };
     let (index, term) = FIRST_CUT;
     let members = encode_members(&members).into();
     let state = State { index, term, members, ..State::default() };

@@ -87,6 +87,11 @@ impl KeyRange {
         Self { start, end: None }
     }
 
+    /// Whether it is everything that begins with `start`.
+    pub(super) fn is_prefix(&self) -> bool {
+        Self::prefix(self.start.clone()).end == self.end
+    }
+
     /// Whether `key` lies within.
     pub fn contains(&self, key: &[u8]) -> bool {
         key >= &self.start[..] && self.end.as_ref().is_none_or(|end| key < &end[..])

@@ -3,12 +3,13 @@
 //!
 //! Why one thread: raft-rs is a plain state machine. What arrives while the disk syncs is the next
 //! batch, so the thread needs no timer for group commit. A single member is a group of one voter
-//! with nobody to send to: the same code, a [`Transport`] that has no peers.
+//! with nobody to send to: the same code, no [`Transport`].
 
 pub(super) mod logger;
 pub(super) mod node;
 pub(super) mod storage;
 
+use prost::Message as _;
 use tokio::sync::oneshot;
 
 use super::error::Error;
@@ -42,19 +43,15 @@ pub(super) enum Input {
     Stop,
 }
 
-/// Where messages to peers go.
-pub(super) trait Transport: Send {
-    /// Sends without waiting; Raft sends again what gets lost.
-    fn send(&self, messages: Vec<Message>);
+/// Reads a peer's message.
+pub(super) fn decode_message(bytes: &[u8]) -> Result<Message, Error> {
+    Message::decode(bytes).map_err(|error| Error::Invalid(format!("peer message: {error}")))
 }
 
-/// The transport of a group of one.
-pub(super) struct NoPeers;
-
-impl Transport for NoPeers {
-    fn send(&self, messages: Vec<Message>) {
-        if let Some(message) = messages.first() {
-            tracing::warn!(to = message.to, "no way to reach a peer; its messages are dropped");
-        }
-    }
+/// Where messages to peers go. The store encodes them; whoever wires it moves the bytes and hands
+/// what arrives to [`super::Store::deliver`].
+pub trait Transport: Send + Sync {
+    /// Sends to a member without waiting; false where it cannot be reached. Raft sends again what
+    /// gets lost.
+    fn send(&self, to: u64, message: Vec<u8>) -> bool;
 }

@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
-use ::raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, Snapshot};
-use ::raft::{RawNode, Ready, StateRole};
+use ::raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+use ::raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
 use super::storage::{LogStore, decode_members, encode_members};
-use super::{Input, Proposal, Transport, logger};
+use super::{Input, Proposal, logger};
 use crate::store::apply::{Committed, Work};
 use crate::store::codec::{Reader, Writer};
 use crate::store::command;
@@ -45,6 +45,13 @@ const LOG_TAIL_ENTRIES: u64 = 1_000;
 /// Ticks that a built snapshot is kept for peers that ask.
 const SNAPSHOT_TICKS: u64 = 600;
 
+/// How often to look whether traffic is low.
+const CALM_TICKS: u64 = 100;
+/// Transactions between two looks that still count as low traffic.
+const CALM_TXNS_MAX: u64 = 1_000;
+/// Unflushed memory that low traffic may keep.
+const CALM_MEMORY_BYTES: u64 = 3 * 1024 * 1024;
+
 type ReadWaiters = Vec<oneshot::Sender<Result<u64, Error>>>;
 
 /// The Raft thread's own things.
@@ -53,7 +60,6 @@ pub(in crate::store) struct Node {
     config: Config,
     disk: Arc<Disk>,
     shared: Arc<Shared>,
-    transport: Box<dyn Transport>,
     work: Sender<Work>,
     inputs: Sender<Input>,
     space: Space,
@@ -68,6 +74,8 @@ pub(in crate::store) struct Node {
     pending_reads: HashMap<u64, (u64, ReadWaiters)>,
     next_read: u64,
     ticks: u64,
+    /// Transactions applied when calm was last looked for.
+    calm_txns: u64,
     snapshot_tick: u64,
     building_snapshot: bool,
     election_term: u64,
@@ -79,7 +87,6 @@ pub(in crate::store) struct Parts {
     pub(in crate::store) disk: Arc<Disk>,
     pub(in crate::store) log: LogStore,
     pub(in crate::store) shared: Arc<Shared>,
-    pub(in crate::store) transport: Box<dyn Transport>,
     pub(in crate::store) work: Sender<Work>,
     pub(in crate::store) inputs: Sender<Input>,
 }
@@ -91,7 +98,7 @@ fn raft_error(error: ::raft::Error) -> Error {
 impl Node {
     /// Starts Raft where disk and state stand.
     pub(in crate::store) fn new(parts: Parts) -> Result<Self, Error> {
-        let Parts { config, disk, log, shared, transport, work, inputs } = parts;
+        let Parts { config, disk, log, shared, work, inputs } = parts;
         let raft = ::raft::Config {
             id: config.node_id,
             election_tick: config.election_ticks,
@@ -112,7 +119,6 @@ impl Node {
             config,
             disk,
             shared,
-            transport,
             work,
             inputs,
             space,
@@ -123,6 +129,7 @@ impl Node {
             pending_reads: HashMap::new(),
             next_read: 0,
             ticks: 0,
+            calm_txns: 0,
             snapshot_tick: 0,
             building_snapshot: false,
             election_term: u64::MAX,
@@ -363,9 +370,19 @@ impl Node {
         Ok(())
     }
 
-    fn send(&self, messages: Vec<Message>) {
-        if !messages.is_empty() {
-            self.transport.send(messages);
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to;
+            let bytes = message.encode_to_vec();
+            let transport = self.config.transport.as_ref();
+            let sent = transport.is_some_and(|transport| transport.send(to, bytes));
+            if !sent {
+                self.raw.report_unreachable(to);
+            }
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                let status = if sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(to, status);
+            }
         }
     }
 
@@ -431,10 +448,26 @@ impl Node {
                 self.propose_group(Vec::new())?;
             }
         }
+        self.flush_when_calm()?;
         if self.ticks - self.snapshot_tick > SNAPSHOT_TICKS {
             self.raw.store().snapshot.borrow_mut().take();
         }
         self.cut_log()
+    }
+
+    /// Lets go of memtables that little traffic has filled slowly: an idle store stays small, and
+    /// its next start reads a short log.
+    fn flush_when_calm(&mut self) -> Result<(), Error> {
+        if !self.ticks.is_multiple_of(CALM_TICKS) {
+            return Ok(());
+        }
+        let txns = self.shared.counters.txns.load(Ordering::Relaxed);
+        let calm = txns - self.calm_txns < CALM_TXNS_MAX;
+        self.calm_txns = txns;
+        if calm && self.disk.memory_bytes() > CALM_MEMORY_BYTES {
+            self.disk.flush(false)?;
+        }
+        Ok(())
     }
 
     /// Cuts the log below what is flushed; asks for a flush where too little is.
