@@ -18,4 +18,5 @@ pub mod kind;
 pub mod resources;
 pub mod objects;
 pub mod pki;
+pub mod objects;
 pub mod storage;
