@@ -19,4 +19,5 @@ pub mod resources;
 pub mod objects;
 pub mod pki;
 pub mod objects;
+pub mod pki;
 pub mod storage;
