@@ -20,4 +20,5 @@ pub mod objects;
 pub mod pki;
 pub mod objects;
 pub mod pki;
+pub mod objects;
 pub mod storage;
