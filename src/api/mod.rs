@@ -21,4 +21,5 @@ pub mod pki;
 pub mod objects;
 pub mod pki;
 pub mod objects;
+pub mod pki;
 pub mod storage;

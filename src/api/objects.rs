@@ -36,13 +36,7 @@ pub enum Change {
 /// Reads of the applied state. None of them waits.
 pub trait Objects: Send + Sync + 'static {
     /// One object; `namespace` is "" for cluster-scoped kinds.
-    fn get(
-        &self,
-        resource: &str,
-        group: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<Arc<Value>>;
+    fn get(&self, resource: &str, group: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
 
     /// The objects of a resource in one namespace, or in all ("").
     fn list(&self, resource: &str, group: &str, namespace: &str) -> Vec<Arc<Value>>;
@@ -110,13 +104,7 @@ fn under(state: &BTreeMap<Bytes, Arc<Value>>, prefix: &str) -> Vec<Arc<Value>> {
 }
 
 impl Objects for MemoryObjects {
-    fn get(
-        &self,
-        resource: &str,
-        group: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<Arc<Value>> {
+    fn get(&self, resource: &str, group: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.state.read().get(&storage::key(resource, group, namespace, name)).cloned()
     }
 
