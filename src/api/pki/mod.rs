@@ -323,6 +323,7 @@ fn open_signing_key(dir: &Path) -> Result<KeyPair> {
 }
 
 #[cfg(test)]
+#[allow(missing_docs)]
 pub mod tests {
     use super::*;
     use crate::stdx::clock::ManualClock;
