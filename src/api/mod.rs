@@ -18,8 +18,4 @@ pub mod kind;
 pub mod resources;
 pub mod objects;
 pub mod pki;
-pub mod objects;
-pub mod pki;
-pub mod objects;
-pub mod pki;
 pub mod storage;
