@@ -5,6 +5,8 @@
 //! admission. `list` and `watch` hand out the server's very bytes; who wants types decodes once.
 
 pub mod fake;
+pub mod http;
+pub mod kubeconfig;
 pub mod node;
 
 use std::collections::BTreeMap;
