@@ -357,3 +357,7 @@ impl Run<'_> {
         self.applied.events.push((self.keyspace, place, event));
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

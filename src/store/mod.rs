@@ -50,6 +50,8 @@ mod txn;
 mod view;
 
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
