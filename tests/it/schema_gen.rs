@@ -53,8 +53,8 @@ struct ProtoField {
 
 /// Message name (as in `core.v1.Pod`) to its fields.
 type Proto = BTreeMap<String, Vec<ProtoField>>;
-/// (type name, JSON name) to the named Go type of a scalar.
-type GoTypes = BTreeMap<(String, String), String>;
+/// (type name, JSON name) to the Go type: whether it is a pointer, and its name.
+type GoTypes = BTreeMap<(String, String), (bool, String)>;
 
 #[test]
 #[ignore = "needs a Kubernetes tree: set KUBERNETES_TREE"]
@@ -155,7 +155,7 @@ fn read_proto(files: &[PathBuf]) -> Proto {
     all
 }
 
-/// Named scalar types of struct fields; upstream's type errors show them.
+/// Go types of struct fields: type errors show their names, and a pointer tells 0 from nothing.
 fn read_go(files: &[PathBuf]) -> GoTypes {
     let mut all = GoTypes::new();
     for path in files.iter().filter(|path| path.extension().is_some_and(|ext| ext == "go")) {
@@ -170,13 +170,9 @@ fn read_go(files: &[PathBuf]) -> GoTypes {
             let Some((_, json)) = tags.split_once("json:\"") else { continue };
             let json = json.split(['"', ',']).next().unwrap_or("");
             let Some(kind) = left.split_whitespace().nth(1) else { continue };
-            let kind = kind.rsplit(['*', ']']).next().unwrap_or("");
-            if kind.starts_with(|first: char| first.is_ascii_uppercase()) {
-                let key = (format!("{package}.{current}"), json.to_owned());
-                all.insert(key, kind.to_owned());
-            } else if let Some(("types", "UID")) = kind.split_once('.') {
-                all.insert((format!("{package}.{current}"), json.to_owned()), kind.to_owned());
-            }
+            let name = kind.rsplit(['*', ']']).next().unwrap_or("");
+            let key = (format!("{package}.{current}"), json.to_owned());
+            all.insert(key, (kind.starts_with('*'), name.to_owned()));
         }
     }
     all
@@ -198,8 +194,7 @@ fn write_table(
 ) -> String {
     let mut by_short = BTreeMap::new();
     for (name, entry) in schemas {
-        let is_word = WORDS.iter().any(|(word, _)| word == name);
-        if !is_word && entry.0["type"] == "object" && !name.contains(".version.") {
+        if !is_word(name) && entry.0["type"] == "object" && !name.contains(".version.") {
             by_short.insert(short(name), entry);
         }
     }
@@ -236,8 +231,14 @@ fn write_field(
 ) -> String {
     let package = owner.rsplit_once('.').map_or("", |(package, _)| package);
     let holder = found.as_ref().map_or(owner, |found| found.holder.as_str());
-    let go_name = go.get(&(holder.to_owned(), field.to_owned())).map_or("", String::as_str);
-    let mark = if required { "!" } else { "" };
+    let nothing = (false, String::new());
+    let (pointer, go_name) = go.get(&(holder.to_owned(), field.to_owned())).unwrap_or(&nothing);
+    let scalar = reference_of(schema).is_none_or(|name| is_word(name));
+    let mark = match required {
+        true => "!",
+        false if *pointer && scalar => "?",
+        false => "",
+    };
     let mut line = format!(" {field}{mark} {}", type_of(schema, package, go_name));
     match &found {
         Some(Found { path, holder, .. }) if holder == owner => {
@@ -315,10 +316,17 @@ fn number_of(
     None
 }
 
+fn reference_of(schema: &Value) -> Option<&str> {
+    let reference = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str())?;
+    Some(reference.trim_start_matches("#/components/schemas/"))
+}
+
+fn is_word(name: &str) -> bool {
+    WORDS.iter().any(|(long, _)| *long == name)
+}
+
 fn type_of(schema: &Value, package: &str, go_name: &str) -> String {
-    let reference = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str());
-    if let Some(reference) = reference {
-        let name = reference.trim_start_matches("#/components/schemas/");
+    if let Some(name) = reference_of(schema) {
         if let Some((_, word)) = WORDS.iter().find(|(long, _)| *long == name) {
             return (*word).to_owned();
         }
@@ -345,9 +353,9 @@ fn type_of(schema: &Value, package: &str, go_name: &str) -> String {
         other => panic!("no word for {other:?}"),
     };
     match go_name {
-        "" => word.to_owned(),
         _ if word != "string" => word.to_owned(),
-        name if name.contains('.') => format!("{word}:{name}"),
+        "types.UID" => format!("{word}:{go_name}"),
+        name if !name.starts_with(|first: char| first.is_ascii_uppercase()) => word.to_owned(),
         name => format!("{word}:{}.{name}", package.rsplit('.').next().unwrap_or("")),
     }
 }

@@ -4,8 +4,10 @@
 //! built-in kinds and custom resources by the same code. No kind has plumbing of its own.
 
 pub mod decode;
+pub mod encode;
 mod shape;
 mod table;
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -115,6 +117,8 @@ pub struct Field {
     pub ty: Type,
     /// Whether OpenAPI lists it as required.
     pub required: bool,
+    /// Whether an explicit zero differs from nothing (protobuf sends zeros either way).
+    pub pointer: bool,
     /// Whether `null` is a value (custom resources only).
     pub nullable: bool,
     /// Overrides the struct's own `atomic` (`x-kubernetes-map-type` on the field).
@@ -242,6 +246,10 @@ impl<'a> Root<'a> {
         self.kind.map_or_else(|| self.get().go_name(), |kind| kind.kind.as_str())
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod beside_others;
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,14 @@
 //! upstream's words) and which form of a scalar is canonical.
 
 mod conform;
+mod protobuf;
 mod scalars;
 mod scan;
 mod yaml;
 
 use std::borrow::Cow;
+
+pub use self::protobuf::protobuf;
 
 use self::conform::Conform;
 use self::scan::Node;
