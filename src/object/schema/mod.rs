@@ -127,7 +127,7 @@ pub struct Field {
     pub default: Option<Box<Value>>,
     /// Strategic merge.
     pub strategy: Option<Box<Strategy>>,
-    /// Protobuf numbers, outermost first: more than one for a field of an inlined message; 0 = none.
+    /// Protobuf numbers, outermost first: several for a field of an inlined message; 0 = none.
     pub numbers: [u16; 3],
     /// The Go struct that is inlined here and holds the field, or "".
     pub holder: &'static str,

@@ -10,7 +10,8 @@
 //!  hostPath HostPathVolumeSource 2.1:VolumeSource     a field of an inlined message
 //!  uid string:types.UID 5                             the Go name of a text
 //! ```
-//! `!` marks a required field, `?` one that can tell zero from nothing (a pointer in Go), `[]` a list, `{}` a map, `-` a field that has no protobuf number.
+//! `!` marks a required field, `?` one that can tell zero from nothing (a pointer in Go), `[]` a
+//! list, `{}` a map, `-` a field that has no protobuf number.
 //! A type without a dot is one of the words in `word` or a type of the same package.
 
 use std::collections::HashMap;

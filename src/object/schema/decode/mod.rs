@@ -71,6 +71,18 @@ pub fn value(value: Value, root: Root, how: Validation) -> Result<Decoded, Strin
     conformed(node_of(value), root, how)
 }
 
+/// What Go calls a JSON value in its type errors.
+pub fn json_word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 fn node_of(value: Value) -> Node<'static> {
     match value {
         Value::Null => Node::Null,
