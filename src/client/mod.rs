@@ -103,7 +103,7 @@ pub enum Propagation {
 }
 
 /// What a delete asks for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
     /// Seconds of grace; `None` for the object's own.
     pub grace_period_seconds: Option<i64>,
