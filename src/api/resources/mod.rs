@@ -5,7 +5,12 @@
 //! (defaults that depend on other fields, immutability, validation, table cells), in upstream's
 //! field paths and texts (`pkg/apis/*/validation`), so that clients and tests read what they know.
 
+mod field;
+mod fill;
 mod list;
+mod names;
+mod podspec;
+mod validate;
 
 use std::sync::Arc;
 
