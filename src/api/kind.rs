@@ -172,7 +172,8 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// Table columns after Name; the default is Age alone.
+    /// Table columns after Name; the default is Age alone. Where one of them is itself called "Name",
+    /// the list is the whole table and no Name goes before it.
     fn columns(&self) -> &'static [Column] {
         &[Column { name: "Age", kind: "string", format: "", priority: 0 }]
     }
@@ -236,7 +237,7 @@ impl Strategy for Plain {}
 pub fn dns_subdomain_fault(name: &str) -> Option<String> {
     use crate::object::selector::is_dns_subdomain;
     if name.len() > 253 {
-        return Some("must be no more than 253 bytes".to_owned());
+        return Some("must be no more than 253 characters".to_owned());
     }
     (!is_dns_subdomain(name)).then(|| {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
