@@ -1,6 +1,3 @@
-//! Informers, work queue, controller driver and change executor; knows no controller.
-
-pub mod predicates;
 //! Informers, work queue, controller driver, change executor and event recorder; knows no
 //! controller.
 //!
@@ -13,6 +10,7 @@ pub mod predicates;
 pub mod change;
 pub mod driver;
 pub mod informer;
+pub mod predicates;
 pub mod queue;
 pub mod recorder;
 pub mod reflector;
