@@ -3,18 +3,18 @@
 //! # Purpose
 //!
 //! The applied Raft state *is* the watch cache and its bytes *are* the response, so the process
-//! holds each object once. A write goes [`Store::txn`] -> Raft thread ([`raft::node`]: one batch,
-//! one sync) -> apply thread ([`apply`]: [`machine::apply`], publish, reply, rows to disk). A read
+//! holds each object once. A write goes [`Store::txn`] -> Raft thread (`raft::node`: one batch,
+//! one sync) -> apply thread (`apply`: `machine::apply`, publish, reply, rows to disk). A read
 //! loads one pointer ([`View`]). A watch reads history behind a cursor ([`Watcher`]).
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`txn`] | the vocabulary: keyspaces, entries, transactions, events |
-//! | [`machine`] | the replicated state and the pure function that moves it |
-//! | [`command`], [`rows`], [`codec`] | what log entries, disk and snapshots look like in bytes |
-//! | [`view`], [`hub`] | reading and watching the published state |
-//! | [`raft`], [`apply`], [`shared`] | the two threads and what they share with the handles |
-//! | [`disk`], [`space`], [`retention`] | RocksDB, the free-space watermark, how long history stays |
+//! | `txn` | the vocabulary: keyspaces, entries, transactions, events |
+//! | `machine` | the replicated state and the pure function that moves it |
+//! | `command`, `rows`, `codec` | what log entries, disk and snapshots look like in bytes |
+//! | `view`, `hub` | reading and watching the published state |
+//! | `raft`, `apply`, `shared` | the two threads and what they share with the handles |
+//! | `disk`, `space`, `retention` | RocksDB, the free-space watermark, how long history stays |
 //!
 //! # What failures do
 //!
@@ -28,7 +28,7 @@
 //!
 //! # Limits
 //!
-//! Those of a transaction stand in [`txn`], the rest in [`Config`]. History is the only buffer
+//! Those of a transaction stand in `txn`, the rest in [`Config`]. History is the only buffer
 //! behind watches: one that falls behind its end gets [`Error::Compacted`].
 
 mod apply;

@@ -239,7 +239,7 @@ impl Loader {
             let lost = || Error::Corrupt("rows without a position".to_owned());
             return if empty { Ok(None) } else { Err(lost()) };
         }
-        self.events.sort_by(|left, right| (right.0, right.1).cmp(&(left.0, left.1)));
+        self.events.sort_by_key(|(keyspace, place, _)| std::cmp::Reverse((*keyspace, *place)));
         let mut newer: HashMap<(Keyspace, Bytes), Option<Arc<Entry>>> = HashMap::new();
         for (keyspace, place, raw) in std::mem::take(&mut self.events) {
             let space = self.state.space_mut(keyspace);

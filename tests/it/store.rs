@@ -37,7 +37,8 @@ fn config(dir: &Path) -> Config {
 /// What a writer's `n`th operation does, known to both sides.
 fn operation(writer: u64, n: u64) -> (String, Option<String>) {
     let key = format!("w{writer}/{}", n % KEYS_PER_WRITER);
-    let value = (n % 7 != 0).then(|| format!("{writer}:{n}:{}@", "x".repeat((n % 400) as usize)));
+    let value =
+        (!n.is_multiple_of(7)).then(|| format!("{writer}:{n}:{}@", "x".repeat((n % 400) as usize)));
     (key, value)
 }
 
