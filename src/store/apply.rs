@@ -37,8 +37,8 @@ pub(super) struct Committed {
 pub(super) enum Work {
     /// Apply these.
     Entries(Vec<Committed>),
-    /// Replace the state by a snapshot's; `log` holds the log rows that go with it.
-    Install { state: Box<State>, log: Batch, done: Sender<()> },
+    /// Replace the state by a snapshot's and tell when that is on disk.
+    Install { state: Box<State>, done: Sender<()> },
     /// Write what is left and end.
     Stop,
 }
@@ -66,14 +66,14 @@ impl Applier {
                         entries = rest;
                     }
                 }
-                Work::Install { state, log, done } => {
-                    self.install(*state, log)?;
+                Work::Install { state, done } => {
+                    self.install(*state)?;
                     let _ = done.send(());
                 }
                 Work::Stop => break,
             }
         }
-        self.disk.flush(true)
+        self.disk.flush_state(true)
     }
 
     fn entries(&mut self, entries: Vec<Committed>) -> Result<(), Error> {
@@ -107,6 +107,9 @@ impl Applier {
 
     fn publish(&self, applied: &Applied) {
         self.shared.state.store(Arc::new(self.state.clone()));
+        if !applied.compacted.is_empty() {
+            self.shared.forget_old_views();
+        }
         for (keyspace, _, event) in &applied.events {
             self.shared.expiry.follow(*keyspace, event);
         }
@@ -132,14 +135,15 @@ impl Applier {
         }
     }
 
-    fn install(&mut self, state: State, log: Batch) -> Result<(), Error> {
+    fn install(&mut self, state: State) -> Result<(), Error> {
         self.state = state;
-        let mut batch = log;
+        let mut batch = Batch::default();
         self.disk.add_clear(&mut batch);
         rows::all(&self.state, |row| self.disk.add(&mut batch, row));
-        self.disk.write_log(batch, true)?;
-        self.disk.flush(true)?;
+        self.disk.write_state(batch)?;
+        self.disk.flush_state(true)?;
         self.shared.state.store(Arc::new(self.state.clone()));
+        self.shared.forget_old_views();
         self.shared.expiry.load(&self.state);
         self.shared.hub.wake_all(false);
         self.shared.applied.send_replace(self.state.index);

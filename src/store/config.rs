@@ -20,7 +20,7 @@ const HEARTBEAT_TICKS: usize = 2;
 /// Most bytes of history per keyspace; at it, older history is dropped (watchers get a 410).
 const HISTORY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of log beyond which its flushed part is cut.
-const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Entries of log beyond which its flushed part is cut.
 const LOG_ENTRIES_MAX: u64 = 20_000;
 /// Below this many free bytes, writes are refused ([`super::Error::DiskFull`]).

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Network {
     members: Mutex<BTreeMap<u64, Store>>,
     cut: Mutex<BTreeSet<u64>>,
+    /// Messages to this member are kept back.
+    paused: Mutex<Option<u64>>,
+    held: tokio::sync::watch::Sender<Vec<Vec<u8>>>,
 }
 
 struct Wire {
@@ -31,6 +34,10 @@ impl Transport for Wire {
         let cut = self.network.cut.lock();
         if cut.contains(&self.from) || cut.contains(&to) {
             return false;
+        }
+        if *self.network.paused.lock() == Some(to) {
+            self.network.held.send_modify(|held| held.push(message));
+            return true;
         }
         let target = self.network.members.lock().get(&to).cloned();
         target.is_some_and(|store| store.deliver(&message).is_ok())
@@ -191,5 +198,65 @@ async fn a_member_that_the_log_has_left_behind_gets_a_snapshot_and_its_watchers_
     behind.wait_applied(SPACE, revision, PATIENCE).await.unwrap();
     same_position(&leader, &behind).await;
     assert_eq!(bytes(&leader), bytes(&behind));
+    group.end().await;
+}
+
+/// etcd#20418: acknowledgements of a read that was asked before a pause must not confirm one that
+/// was asked after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_acknowledgements_do_not_confirm_a_later_read() {
+    use super::raft::{Message, MessageType};
+    use prost::Message as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    // Member 1's clock stands still: a leader whose process is paused.
+    let still = |config: &mut Config| {
+        config.read_timeout = Duration::from_secs(3);
+        if config.node_id == 1 {
+            config.tick = Duration::from_secs(3600);
+        }
+    };
+    let group = Group::start(dir.path(), still).await;
+    let (first, leader) = group.leader(&[2, 3]).await;
+    let revision = put(&leader, "a", "before").await;
+    let paused = group.member(1);
+    paused.wait_applied(SPACE, revision, PATIENCE).await.unwrap();
+    let term = paused.leadership().borrow().term;
+    let mut take_over = Message { to: 1, from: first, term, ..Message::default() };
+    take_over.set_msg_type(MessageType::MsgTimeoutNow);
+    paused.deliver(&take_over.encode_to_vec()).unwrap();
+    let (id, _) = group.leader(&[1]).await;
+    assert_eq!(id, 1);
+    let term = paused.leadership().borrow().term;
+
+    *group.network.paused.lock() = Some(1);
+    let mut held = group.network.held.subscribe();
+    let decode = |bytes: &Vec<u8>| Message::decode(&bytes[..]).unwrap();
+    let acknowledges = move |bytes: &Vec<u8>| {
+        let message = decode(bytes);
+        let kind = message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+        kind && message.term == term && !message.context.is_empty()
+    };
+    let early = paused.linearizable_view(SPACE);
+    let enough = async {
+        let two = |held: &Vec<Vec<u8>>| held.iter().filter(|m| acknowledges(m)).count() == 2;
+        tokio::time::timeout(PATIENCE, held.wait_for(two)).await.unwrap().unwrap().clone()
+    };
+    let later = async {
+        let acknowledgements = enough.await;
+        let (_, new) = group.leader(&[2, 3]).await;
+        put(&new, "a", "after").await;
+        // The question goes in first, the acknowledgements of the earlier one behind it.
+        let replay = async {
+            for message in acknowledgements.iter().filter(|message| acknowledges(message)) {
+                paused.deliver(message).unwrap();
+            }
+        };
+        tokio::join!(paused.linearizable_view(SPACE), replay).0
+    };
+    let (early, later) = tokio::join!(early, later);
+    let value = |view: View| view.get(b"a").unwrap().value.clone();
+    assert_eq!(early.map(value).unwrap(), "before", "asked before the other write");
+    assert!(matches!(later, Err(Error::Timeout)), "{later:?}");
     group.end().await;
 }

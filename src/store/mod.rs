@@ -173,7 +173,10 @@ impl Store {
         if requested < space.compacted {
             return Err(Error::Compacted { requested, oldest: space.compacted });
         }
-        Ok(View { revision, map: space.map_at(revision) })
+        if requested == space.revision {
+            return Ok(View { revision, map: space.map.clone() });
+        }
+        Ok(self.shared.old_view(keyspace, space, revision))
     }
 
     /// Waits until this member has applied `revision`; [`Error::Future`] at the timeout.

@@ -3,7 +3,7 @@
 //! Why so little: readers load one pointer; writers leave a one-shot sender. No lock is held while
 //! the disk works.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
@@ -13,8 +13,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 
 use super::error::Error;
 use super::hub::Hub;
-use super::machine::State;
+use super::machine::{Space, State};
 use super::txn::{Event, EventKind, Keyspace, TxnReply};
+use super::view::View;
+
+/// Old revisions kept put together.
+const OLD_VIEWS_MAX: usize = 4;
 
 /// Who leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,6 +82,8 @@ pub(super) struct Shared {
     /// This member is the only voter and leads: its applied state is linearizable as it stands.
     pub(super) sole_voter: AtomicBool,
     pub(super) counters: Counters,
+    /// The last old revisions that were put together: a paged list asks for the same one often.
+    old_views: Mutex<VecDeque<(Keyspace, View)>>,
 }
 
 #[derive(Default)]
@@ -106,6 +112,7 @@ impl Shared {
             expiry,
             sole_voter: AtomicBool::new(false),
             counters: Counters::default(),
+            old_views: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -117,12 +124,28 @@ impl Shared {
         }
     }
 
+    /// The keyspace at an old revision that history reaches.
+    pub(super) fn old_view(&self, keyspace: Keyspace, space: &Space, revision: u64) -> View {
+        let known = |kept: &&(Keyspace, View)| kept.0 == keyspace && kept.1.revision == revision;
+        if let Some((_, view)) = self.old_views.lock().iter().find(known) {
+            return view.clone();
+        }
+        let view = View { revision, map: space.map_at(revision) };
+        let mut kept = self.old_views.lock();
+        kept.truncate(OLD_VIEWS_MAX - 1);
+        kept.push_front((keyspace, view.clone()));
+        view
+    }
+
+    /// History was dropped: what it kept alive goes too.
+    pub(super) fn forget_old_views(&self) {
+        self.old_views.lock().clear();
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let state = self.state.load();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let sum = |of: fn(&super::machine::Space) -> usize| {
-            state.spaces.iter().map(of).sum::<usize>() as u64
-        };
+        let sum = |of: fn(&Space) -> usize| state.spaces.iter().map(of).sum::<usize>() as u64;
         Stats {
             applied_index: state.index,
             flushed_index: load(&self.counters.flushed_index),

@@ -29,8 +29,6 @@ use super::shared::{Leadership, Shared};
 use crate::stdx::ids;
 use crate::stdx::tasks::{Policy, Tasks};
 
-/// The database's directory inside the store's.
-const DATABASE_DIR: &str = "db";
 /// The file whose lock says that a process uses the directory.
 const LOCK_FILE: &str = "lock";
 
@@ -152,9 +150,13 @@ impl Thread {
             |error: std::io::Error| Error::Disk(format!("{}: {error}", config.dir.display()));
         std::fs::create_dir_all(&config.dir).map_err(failed)?;
         let lock = lock(&config.dir)?;
-        let disk = Arc::new(Disk::open(&config.dir.join(DATABASE_DIR))?);
+        let disk = Arc::new(Disk::open(&config.dir)?);
         let identity = match read_identity(&disk)? {
             Some(found) => check_identity(config, found)?,
+            // A state that has moved on without its log is no new directory.
+            None if disk.flushed_index()? > FIRST_CUT.0 => {
+                return Err(Error::Corrupt("the log is missing".to_owned()));
+            }
             None => found_group(config, &disk)?,
         };
         let mut loader = Loader::default();
@@ -162,7 +164,7 @@ impl Thread {
         let missing = || Error::Corrupt("the state has no position".to_owned());
         let state = loader.finish()?.ok_or_else(missing)?;
         let members = decode_members(&state.members)?;
-        let log = LogStore::load(disk.clone(), members, state.index)?;
+        let log = LogStore::load(disk.clone(), members, (state.index, state.term))?;
         let session = rand::rng().random();
         let shared = Arc::new(Shared::new(session, identity.cluster_id, state.clone()));
         Ok(Opened { _lock: lock, disk, log, shared, state })
@@ -236,9 +238,14 @@ fn found_group(config: &Config, disk: &Disk) -> Result<Identity, Error> {
     let (index, term) = FIRST_CUT;
     let members = encode_members(&members).into();
     let state = State { index, term, members, ..State::default() };
+    // The identity comes last: without it, the next start does all of this again.
+    let mut batch = Batch::default();
+    disk.add_clear(&mut batch);
+    rows::all(&state, |row| disk.add(&mut batch, row));
+    disk.write_state(batch)?;
+    disk.flush_state(true)?;
     let mut batch = Batch::default();
     add_first_rows(disk, &mut batch, &identity);
-    rows::all(&state, |row| disk.add(&mut batch, row));
     disk.write_log(batch, true)?;
     Ok(identity)
 }

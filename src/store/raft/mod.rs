@@ -1,5 +1,5 @@
-//! Raft: the log on disk ([`storage`]), the thread that drives the group ([`node`]), its voice in
-//! our logs ([`logger`]). The only folder that imports `raft`.
+//! Raft: the log on disk (`storage`), the thread that drives the group (`node`), the state as a
+//! snapshot (`snapshot`), its voice in our logs (`logger`). The only folder that imports `raft`.
 //!
 //! Why one thread: raft-rs is a plain state machine. What arrives while the disk syncs is the next
 //! batch, so the thread needs no timer for group commit. A single member is a group of one voter
@@ -7,6 +7,7 @@
 
 pub(super) mod logger;
 pub(super) mod node;
+mod snapshot;
 pub(super) mod storage;
 
 use prost::Message as _;
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 use super::error::Error;
 use super::shared::Waiter;
 
+#[cfg(test)]
+pub(super) use ::raft::eraftpb::MessageType;
 pub(super) use ::raft::eraftpb::{ConfState, Message};
 
 /// A transaction on its way into the log.

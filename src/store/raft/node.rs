@@ -17,16 +17,14 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 
 use super::storage::{LogStore, decode_members, encode_members};
-use super::{Input, Proposal, logger};
+use super::{Input, Proposal, logger, snapshot};
 use crate::store::apply::{Committed, Work};
 use crate::store::codec::{Reader, Writer};
 use crate::store::command;
 use crate::store::config::Config;
 use crate::store::disk::{Batch, Disk};
 use crate::store::error::Error;
-use crate::store::machine::State;
 use crate::store::retention::Retention;
-use crate::store::rows::{self, Loader, Row, Table};
 use crate::store::shared::{Leadership, Shared};
 use crate::store::space::Space;
 
@@ -45,6 +43,8 @@ const LOG_TAIL_ENTRIES: u64 = 1_000;
 /// Ticks that a built snapshot is kept for peers that ask.
 const SNAPSHOT_TICKS: u64 = 600;
 
+/// Ticks between looks at the figures while the log is short.
+const LOOK_TICKS: u64 = 10;
 /// How often to look whether traffic is low.
 const CALM_TICKS: u64 = 100;
 /// Transactions between two looks that still count as low traffic.
@@ -53,6 +53,13 @@ const CALM_TXNS_MAX: u64 = 1_000;
 const CALM_MEMORY_BYTES: u64 = 3 * 1024 * 1024;
 
 type ReadWaiters = Vec<oneshot::Sender<Result<u64, Error>>>;
+
+/// Reads that share a question.
+struct PendingRead {
+    term: u64,
+    asked_tick: u64,
+    waiters: ReadWaiters,
+}
 
 /// The Raft thread's own things.
 pub(in crate::store) struct Node {
@@ -70,8 +77,8 @@ pub(in crate::store) struct Node {
     proposals: Vec<Proposal>,
     /// Reads of this round.
     reads: ReadWaiters,
-    /// Reads under way by counter, with the term they were asked in.
-    pending_reads: HashMap<u64, (u64, ReadWaiters)>,
+    /// Reads under way by counter.
+    pending_reads: HashMap<u64, PendingRead>,
     next_read: u64,
     ticks: u64,
     /// Transactions applied when calm was last looked for.
@@ -305,8 +312,24 @@ impl Node {
         context.number(self.shared.session);
         context.number(term);
         context.number(counter);
-        self.pending_reads.insert(counter, (term, std::mem::take(&mut self.reads)));
+        let waiters = std::mem::take(&mut self.reads);
+        let pending = PendingRead { term, asked_tick: self.ticks, waiters };
+        self.pending_reads.insert(counter, pending);
         self.raw.read_index(context.0);
+    }
+
+    /// A question can get lost without a word (no leader, nothing committed in its term yet, a
+    /// message dropped): after an election timeout its readers ask anew, in a context of its own.
+    fn ask_again(&mut self) {
+        let (now, patience) = (self.ticks, self.config.election_ticks as u64);
+        let reads = &mut self.reads;
+        self.pending_reads.retain(|_, pending| {
+            let lost = now - pending.asked_tick > patience;
+            if lost {
+                reads.append(&mut pending.waiters);
+            }
+            !lost
+        });
     }
 
     fn answer_read(&mut self, context: &[u8], index: u64) {
@@ -314,10 +337,10 @@ impl Node {
         let mut next = || reader.number().unwrap_or(u64::MAX);
         let ours = (self.config.node_id, self.shared.session) == (next(), next());
         let (term, counter) = (next(), next());
-        if !ours || self.pending_reads.get(&counter).is_none_or(|pending| pending.0 != term) {
+        if !ours || self.pending_reads.get(&counter).is_none_or(|pending| pending.term != term) {
             return;
         }
-        let waiters = self.pending_reads.remove(&counter).map(|pending| pending.1);
+        let waiters = self.pending_reads.remove(&counter).map(|pending| pending.waiters);
         for waiter in waiters.into_iter().flatten() {
             let _ = waiter.send(Ok(index));
         }
@@ -435,10 +458,7 @@ impl Node {
     fn tick(&mut self) -> Result<(), Error> {
         self.ticks += 1;
         self.raw.tick();
-        self.pending_reads.retain(|_, (_, waiters)| {
-            waiters.retain(|waiter| !waiter.is_closed());
-            !waiters.is_empty()
-        });
+        self.ask_again();
         let low = self.space.low();
         self.shared.counters.disk_full.store(low.is_some(), Ordering::Relaxed);
         if self.is_leader() {
@@ -465,30 +485,35 @@ impl Node {
         let calm = txns - self.calm_txns < CALM_TXNS_MAX;
         self.calm_txns = txns;
         if calm && self.disk.memory_bytes() > CALM_MEMORY_BYTES {
-            self.disk.flush(false)?;
+            self.disk.flush_state(false)?;
+            self.disk.flush_log()?;
         }
         Ok(())
     }
 
     /// Cuts the log below what is flushed; asks for a flush where too little is.
     fn cut_log(&mut self) -> Result<(), Error> {
-        let flushed = self.disk.flushed_index()?;
         let store = self.raw.store();
         let entries = store.last() + 1 - store.first();
+        let long =
+            entries > self.config.log_entries_max || store.bytes() > self.config.log_bytes_max;
+        if !long && !self.ticks.is_multiple_of(LOOK_TICKS) {
+            return Ok(());
+        }
+        let flushed = self.disk.flushed_index()?;
         let counters = &self.shared.counters;
         counters.flushed_index.store(flushed, Ordering::Relaxed);
         counters.log_first_index.store(store.first(), Ordering::Relaxed);
         counters.log_bytes.store(store.bytes(), Ordering::Relaxed);
         counters.disk_memory_bytes.store(self.disk.memory_bytes(), Ordering::Relaxed);
-        let long = entries > self.config.log_entries_max;
-        if !long && store.bytes() <= self.config.log_bytes_max {
+        if !long {
             return Ok(());
         }
         let tail = LOG_TAIL_ENTRIES.min(self.config.log_entries_max / 2);
-        let keep_from = (store.last() + 1).saturating_sub(tail).min(flushed + 1);
+        let keep_from = store.tail(tail, self.config.log_bytes_max / 2).min(flushed + 1);
         // Half of the bound in entries is still unflushed: a flush lets the next tick cut.
         if store.last().saturating_sub(flushed) > entries / 2 {
-            self.disk.flush(false)?;
+            self.disk.flush_state(false)?;
         }
         if keep_from > store.first() {
             self.raw.mut_store().cut(keep_from - 1)?;
@@ -535,7 +560,7 @@ impl Node {
         self.building_snapshot = true;
         let inputs = self.inputs.clone();
         let build = move || {
-            let _ = inputs.send(Input::Snapshot(build_snapshot(&state)));
+            let _ = inputs.send(Input::Snapshot(snapshot::build(&state)));
         };
         let builder = std::thread::Builder::new().name("store-snapshot".to_owned());
         let started = builder.spawn(build).map_err(|error| Error::Disk(error.to_string()))?;
@@ -543,56 +568,15 @@ impl Node {
         Ok(())
     }
 
-    /// Replaces state and log by a leader's snapshot, in one batch, after everything before it.
+    /// Replaces the state by a leader's snapshot, after everything before it, then the log.
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let state = Box::new(read_snapshot(snapshot)?);
+        let state = Box::new(snapshot::read(snapshot)?);
         let position = (state.index, state.term);
         let members = decode_members(&state.members)?;
-        let mut log = Batch::default();
-        let store = self.raw.mut_store();
-        store.restart_behind(&mut log, position, members);
-        store.add_hard(&mut log);
+        self.raw.store().announce_install(position)?;
         let (done, installed) = channel();
-        self.work.send(Work::Install { state, log, done }).map_err(|_| Error::Closed)?;
-        installed.recv().map_err(|_| Error::Closed)
+        self.work.send(Work::Install { state, done }).map_err(|_| Error::Closed)?;
+        installed.recv().map_err(|_| Error::Closed)?;
+        self.raw.mut_store().restart_behind(position, members)
     }
-}
-
-/// A snapshot: every row of the state.
-fn build_snapshot(state: &State) -> Result<Snapshot, Error> {
-    let mut writer = Writer::default();
-    rows::all(state, |row| {
-        if let Row::Put(table, key, value) = row {
-            writer.byte(table as u8);
-            writer.bytes(&key);
-            writer.bytes(&value);
-        }
-    });
-    let mut snapshot = Snapshot { data: writer.0, ..Snapshot::default() };
-    let metadata = snapshot.mut_metadata();
-    metadata.index = state.index;
-    metadata.term = state.term;
-    metadata.set_conf_state(decode_members(&state.members)?);
-    Ok(snapshot)
-}
-
-fn read_snapshot(snapshot: &Snapshot) -> Result<State, Error> {
-    let mut loader = Loader::default();
-    let mut reader = Reader(&snapshot.data);
-    while !reader.0.is_empty() {
-        let table = match reader.byte()? {
-            1 => Table::State,
-            2 => Table::History,
-            3 => Table::Meta,
-            other => return Err(Error::Corrupt(format!("unknown table {other}"))),
-        };
-        let key = reader.slice()?;
-        loader.row(table, key, reader.slice()?)?;
-    }
-    let missing = || Error::Corrupt("a snapshot without a position".to_owned());
-    let state = loader.finish()?.ok_or_else(missing)?;
-    if state.index != snapshot.get_metadata().index {
-        return Err(Error::Corrupt("a snapshot of another position".to_owned()));
-    }
-    Ok(state)
 }

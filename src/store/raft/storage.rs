@@ -1,7 +1,7 @@
 //! The Raft log and hard state on disk, as raft-rs wants to read them.
 //!
 //! Rows of the log's column family: `e` + index -> entry, `h` -> hard state, `t` -> the last entry
-//! that was cut off, `i` -> whose directory this is. Why a cache: what was just appended is read
+//! that was cut off, `i` -> whose directory this is, `s` -> the snapshot that is being installed. Why a cache: what was just appended is read
 //! again at once, when it is committed; older entries come from disk (a follower that is behind).
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +23,7 @@ const CACHE_BYTES_MAX: usize = 1024 * 1024;
 const HARD_STATE_KEY: &[u8] = b"h";
 const CUT_KEY: &[u8] = b"t";
 const IDENTITY_KEY: &[u8] = b"i";
+const INSTALL_KEY: &[u8] = b"s";
 const ENTRY_PREFIX: u8 = b'e';
 
 /// A new group's log begins behind this entry, so that a member that joins with an empty log always
@@ -65,7 +66,11 @@ fn decode<T: Message + Default>(row: &[u8]) -> Result<T, Error> {
 }
 
 fn encode(message: &impl Message) -> Vec<u8> {
-    seal(|writer| writer.0.extend_from_slice(&message.encode_to_vec()))
+    seal(|writer| {
+        writer.0.reserve(message.encoded_len());
+        // A vector has room for everything.
+        let _ = message.encode(&mut writer.0);
+    })
 }
 
 /// The members as the state keeps them.
@@ -94,17 +99,23 @@ pub(in crate::store) fn add_first_rows(disk: &Disk, batch: &mut Batch, identity:
         writer.bytes(identity.cluster_id.as_bytes());
     });
     disk.add_log(batch, IDENTITY_KEY, &row);
-    add_cut(disk, batch, FIRST_CUT);
+    add_position(disk, batch, CUT_KEY, FIRST_CUT);
     let hard = HardState { term: FIRST_CUT.1, commit: FIRST_CUT.0, ..HardState::default() };
     disk.add_log(batch, HARD_STATE_KEY, &encode(&hard));
 }
 
-fn add_cut(disk: &Disk, batch: &mut Batch, (index, term): (u64, u64)) {
+fn add_position(disk: &Disk, batch: &mut Batch, key: &[u8], (index, term): (u64, u64)) {
     let row = seal(|writer| {
         writer.number(index);
         writer.number(term);
     });
-    disk.add_log(batch, CUT_KEY, &row);
+    disk.add_log(batch, key, &row);
+}
+
+fn position(disk: &Disk, key: &[u8]) -> Result<Option<(u64, u64)>, Error> {
+    let Some(row) = disk.log_row(key)? else { return Ok(None) };
+    let mut reader = Reader(unseal(&row)?);
+    Ok(Some((reader.number()?, reader.number()?)))
 }
 
 impl LogStore {
@@ -112,13 +123,12 @@ impl LogStore {
     pub(in crate::store) fn load(
         disk: Arc<Disk>,
         members: ConfState,
-        applied: u64,
+        applied: (u64, u64),
     ) -> Result<Self, Error> {
         let missing = || Error::Corrupt("the log's head is missing".to_owned());
         let mut hard: HardState = decode(&disk.log_row(HARD_STATE_KEY)?.ok_or_else(missing)?)?;
-        let row = disk.log_row(CUT_KEY)?.ok_or_else(missing)?;
-        let mut reader = Reader(unseal(&row)?);
-        let cut = (reader.number()?, reader.number()?);
+        let cut = position(&disk, CUT_KEY)?.ok_or_else(missing)?;
+        let installing = position(&disk, INSTALL_KEY)?;
         let mut sizes = VecDeque::new();
         let mut bytes = 0_u64;
         disk.load_log(|key, value| {
@@ -141,16 +151,18 @@ impl LogStore {
             Ok(())
         })?;
         let last = cut.0 + sizes.len() as u64;
-        if applied < cut.0 || applied > last {
+        let installed = installing == Some(applied);
+        if !installed && (applied.0 < cut.0 || applied.0 > last) {
             return Err(Error::Corrupt(format!(
-                "the state stands at entry {applied}, the log holds {} to {last}",
+                "the state stands at entry {}, the log holds {} to {last}",
+                applied.0,
                 cut.0 + 1
             )));
         }
         // The commit index is written with the next batch, so the flushed state may be ahead of
         // it; what was applied was committed.
-        hard.commit = hard.commit.max(applied);
-        Ok(Self {
+        hard.commit = hard.commit.max(applied.0);
+        let mut log = Self {
             disk,
             hard,
             members,
@@ -161,7 +173,13 @@ impl LogStore {
             cache_bytes: 0,
             snapshot_wanted: Cell::new(None),
             snapshot: RefCell::new(None),
-        })
+        };
+        if installed {
+            // The last run ended between the state's replacement and the log's.
+            let members = log.members.clone();
+            log.restart_behind(applied, members)?;
+        }
+        Ok(log)
     }
 
     pub(super) fn first(&self) -> u64 {
@@ -200,6 +218,16 @@ impl LogStore {
         }
     }
 
+    /// Where the newest entries begin that are no more than so many, nor more than so many bytes.
+    pub(super) fn tail(&self, entries: u64, bytes: u64) -> u64 {
+        let mut total = 0;
+        let within = self.sizes.iter().rev().take(entries as usize).take_while(|size| {
+            total += u64::from(**size);
+            total <= bytes
+        });
+        self.last() + 1 - within.count() as u64
+    }
+
     /// Adds the hard state to a batch.
     pub(super) fn add_hard(&self, batch: &mut Batch) {
         self.disk.add_log(batch, HARD_STATE_KEY, &encode(&self.hard));
@@ -223,7 +251,7 @@ impl LogStore {
         let term = self.term_at(index)?;
         let mut batch = Batch::default();
         self.disk.cut_log(&mut batch, &entry_key(0), &entry_key(index + 1));
-        add_cut(&self.disk, &mut batch, (index, term));
+        add_position(&self.disk, &mut batch, CUT_KEY, (index, term));
         self.disk.write_log(batch, false)?;
         for size in self.sizes.drain(..(index - self.cut.0) as usize) {
             self.bytes -= u64::from(size);
@@ -236,22 +264,34 @@ impl LogStore {
         Ok(())
     }
 
-    /// Begins again behind a snapshot; the rows go into the batch that installs it.
+    /// Notes that the state is about to become a snapshot's, which the log then does not reach.
+    pub(in crate::store) fn announce_install(&self, at: (u64, u64)) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        add_position(&self.disk, &mut batch, INSTALL_KEY, at);
+        self.disk.write_log(batch, true)
+    }
+
+    /// Begins again behind a snapshot that has become the state.
     pub(super) fn restart_behind(
         &mut self,
-        batch: &mut Batch,
         (index, term): (u64, u64),
         members: ConfState,
-    ) {
-        self.disk.cut_log(batch, &entry_key(0), &entry_key(u64::MAX));
-        add_cut(&self.disk, batch, (index, term));
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        self.disk.cut_log(&mut batch, &entry_key(0), &entry_key(u64::MAX));
+        self.disk.cut_log(&mut batch, INSTALL_KEY, b"t");
+        add_position(&self.disk, &mut batch, CUT_KEY, (index, term));
         self.cut = (index, term);
         self.members = members;
         self.hard.commit = self.hard.commit.max(index);
-        self.hard.term = self.hard.term.max(term);
+        if self.hard.term < term {
+            (self.hard.term, self.hard.vote) = (term, 0);
+        }
         self.sizes.clear();
         self.cache.clear();
         (self.bytes, self.cache_bytes) = (0, 0);
+        self.add_hard(&mut batch);
+        self.disk.write_log(batch, true)
     }
 
     fn entry(&self, index: u64) -> Result<Entry, Error> {
