@@ -4,9 +4,13 @@
 //! nothing here reads a clock or a store, so a retry is only another call. What a patch made is
 //! checked afterwards, by `schema::decode::value`.
 
+pub mod apply;
+pub mod fields;
 pub mod json;
+pub mod managed;
 pub mod merge;
 pub mod strategic;
+mod typed;
 
 use super::{Status, Value};
 

@@ -1,0 +1,548 @@
+//! Walks over values by the list kinds of the table: which fields are set, what differs, how two
+//! merge, what is left when fields go.
+//!
+//! Why apart from `apply`: these are the four primitives of structured merge; ownership is
+//! arithmetic over what they return.
+
+use std::sync::LazyLock;
+
+use super::fields::{Set, field, item, key, show_step};
+use crate::object::schema::{Field, List, ListKind, Root, Schemas, Struct, Type};
+use crate::object::{Map, Value};
+
+/// How a place of an object merges.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'s> {
+    /// One value, whatever it holds.
+    Leaf,
+    /// By the fields of a struct.
+    Struct(&'s Struct),
+    /// By the keys of a map.
+    Map(&'s Type),
+    /// By the items of a set or a keyed list.
+    List(&'s List),
+}
+
+/// The walks, for one set of types.
+#[derive(Debug, Clone, Copy)]
+pub struct Walk<'s> {
+    schemas: &'s Schemas,
+    root: Kind<'s>,
+}
+
+/// What changed from one value to another.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Only in the second.
+    pub added: Set,
+    /// Only in the first.
+    pub removed: Set,
+    /// In both, and different.
+    pub modified: Set,
+}
+
+type Path = Vec<String>;
+
+impl<'s> Walk<'s> {
+    /// Walks over objects of a root's type.
+    pub fn new(root: Root<'s>) -> Self {
+        Self { schemas: root.schemas, root: Kind::Struct(root.get()) }
+    }
+
+    fn kind(&self, ty: &'s Type, atomic: Option<bool>) -> Kind<'s> {
+        match ty {
+            Type::Struct(id) => {
+                let of = self.schemas.get(*id);
+                if atomic.unwrap_or(of.atomic) { Kind::Leaf } else { Kind::Struct(of) }
+            }
+            Type::Map(map) if !atomic.unwrap_or(map.atomic) => Kind::Map(&map.item),
+            Type::List(list) if list.kind != ListKind::Atomic => Kind::List(list),
+            _ => Kind::Leaf,
+        }
+    }
+
+    fn of_field(&self, field: &'s Field) -> Kind<'s> {
+        self.kind(&field.ty, field.atomic)
+    }
+
+    /// How the value below a field of a map or struct merges, and whether the field is declared.
+    fn child(&self, kind: Kind<'s>, name: &str) -> (Kind<'s>, bool) {
+        match kind {
+            Kind::Struct(of) => match of.field(name) {
+                Some(field) => (self.of_field(field), true),
+                None => (Kind::Leaf, false),
+            },
+            Kind::Map(item) => (self.kind(item, None), false),
+            _ => (Kind::Leaf, false),
+        }
+    }
+
+    /// The step to an item of a list. Keys that are absent have their defaults.
+    fn step(&self, list: &List, value: &Value) -> Result<String, String> {
+        let ListKind::Map(keys) = &list.kind else {
+            return match value {
+                Value::Object(_) => Err("associative list without keys has an element that's a \
+                                         map type"
+                    .to_owned()),
+                Value::Array(_) => {
+                    Err("not supported: associative list with lists as elements".to_owned())
+                }
+                Value::Null => Err("associative list without keys has an element that's an \
+                                    explicit null"
+                    .to_owned()),
+                scalar => Ok(item(scalar)),
+            };
+        };
+        let Value::Object(map) = value else {
+            let what = if value.is_null() { "a null element" } else { "non-map elements" };
+            return Err(format!("associative list with keys may not have {what}"));
+        };
+        let mut fields = Map::new();
+        for name in keys {
+            let default = || match &list.item {
+                Type::Struct(id) => self.schemas.get(*id).field(name)?.default.as_deref().cloned(),
+                _ => None,
+            };
+            if let Some(value) = map.get(name.as_ref()).cloned().or_else(default) {
+                fields.insert(name.clone().into_owned(), value);
+            }
+        }
+        if fields.is_empty() {
+            let names: Vec<_> = keys.iter().map(|name| format!("{name:?}")).collect();
+            return Err(format!(
+                "associative list with keys has an element that omits all key fields [{}] (and \
+                 doesn't have default values for any key fields)",
+                names.join(" ")
+            ));
+        }
+        Ok(key(fields))
+    }
+
+    /// The items of a list with their steps. Items without one are nobody's.
+    fn items<'v>(&self, list: &List, value: Option<&'v Value>) -> Vec<(String, &'v Value)> {
+        let items = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| Some((self.step(list, item).ok()?, item))).collect()
+    }
+
+    /// The fields that a value sets.
+    pub fn fields(&self, value: &Value) -> Set {
+        let mut set = Set::default();
+        self.collect(value, self.root, &mut Vec::new(), &mut set);
+        set
+    }
+
+    fn collect(&self, value: &Value, kind: Kind<'s>, path: &mut Path, set: &mut Set) {
+        match (kind, value) {
+            (Kind::Leaf, _) => set.insert(path),
+            (Kind::Struct(_) | Kind::Map(_), Value::Object(map)) => {
+                for (name, value) in map {
+                    let (below, declared) = self.child(kind, name);
+                    path.push(field(name));
+                    self.collect(value, below, path, set);
+                    let bare = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                    if bare || !declared {
+                        set.insert(path);
+                    }
+                    path.pop();
+                }
+            }
+            (Kind::List(list), Value::Array(_)) => {
+                let items = self.items(list, Some(value));
+                for (step, value) in &items {
+                    path.push(step.clone());
+                    let twins = items.iter().filter(|(other, _)| other == step).count();
+                    if twins == 1 {
+                        self.collect(value, self.kind(&list.item, None), path, set);
+                    }
+                    set.insert(path);
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What changed from `old` to `new`.
+    pub fn compare(&self, old: &Value, new: &Value) -> Changes {
+        let mut changes = Changes::default();
+        self.differ(Some(old), Some(new), self.root, &mut Vec::new(), &mut changes);
+        changes
+    }
+
+    fn differ(
+        &self,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        kind: Kind<'s>,
+        path: &mut Path,
+        out: &mut Changes,
+    ) {
+        if matches!(kind, Kind::Leaf) || (is_bare(old) && is_bare(new)) {
+            match (old, new) {
+                (None, _) => out.added.insert(path),
+                (_, None) => out.removed.insert(path),
+                (old, new) if old != new => out.modified.insert(path),
+                _ => {}
+            }
+            return;
+        }
+        match kind {
+            Kind::List(list) => self.differ_items(old, new, list, path, out),
+            kind => {
+                let empty = Map::new();
+                let both = old.is_some() && new.is_some();
+                let old = old.and_then(Value::as_object).unwrap_or(&empty);
+                let new = new.and_then(Value::as_object).unwrap_or(&empty);
+                let more = new.keys().filter(|name| !old.contains_key(*name));
+                for name in old.keys().chain(more) {
+                    let (below, _) = self.child(kind, name);
+                    let absent = if both { always_there(kind, name) } else { None };
+                    path.push(field(name));
+                    let (old, new) = (old.get(name).or(absent), new.get(name).or(absent));
+                    self.differ(old, new, below, path, out);
+                    path.pop();
+                }
+            }
+        }
+        match (old, new) {
+            (None, _) => out.added.insert(path),
+            (_, None) => out.removed.insert(path),
+            _ => {}
+        }
+    }
+
+    fn differ_items(
+        &self,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        list: &'s List,
+        path: &mut Path,
+        out: &mut Changes,
+    ) {
+        let (old, new) = (self.items(list, old), self.items(list, new));
+        let below = self.kind(&list.item, None);
+        let mut seen: Vec<&str> = Vec::new();
+        for (step, _) in old.iter().chain(&new) {
+            if seen.contains(&step.as_str()) {
+                continue;
+            }
+            seen.push(step);
+            let of = |items: &[(String, &'_ Value)]| -> Vec<Value> {
+                items.iter().filter(|(s, _)| s == step).map(|(_, v)| (*v).clone()).collect()
+            };
+            let (before, after) = (of(&old), of(&new));
+            path.push(step.clone());
+            match (before.as_slice(), after.as_slice()) {
+                ([] | [_], [] | [_]) => {
+                    self.differ(before.first(), after.first(), below, path, out);
+                }
+                // Items that share a key are one value.
+                ([_, _, ..], [_, _, ..]) => {
+                    if before != after {
+                        out.modified.insert(path);
+                    }
+                }
+                ([_, _, ..], after) => {
+                    if let [one] = after {
+                        self.differ(None, Some(one), below, path, out);
+                    }
+                    out.removed.insert(path);
+                }
+                (before, _) => {
+                    if let [one] = before {
+                        self.differ(Some(one), None, below, path, out);
+                    }
+                    out.added.insert(path);
+                }
+            }
+            path.pop();
+        }
+    }
+
+    /// `live` with `config` on top.
+    pub fn merge(&self, live: &Value, config: &Value) -> Value {
+        self.join(Some(live), Some(config), self.root).unwrap_or_default()
+    }
+
+    fn join(&self, live: Option<&Value>, config: Option<&Value>, kind: Kind<'s>) -> Option<Value> {
+        if matches!(kind, Kind::Leaf) || (is_bare(live) && is_bare(config)) {
+            return config.or(live).cloned();
+        }
+        if let Kind::List(list) = kind {
+            let items = self.join_items(live, config, list);
+            return (!items.is_empty()).then_some(Value::Array(items));
+        }
+        let mut out = Map::new();
+        let empty = Map::new();
+        let live = live.and_then(Value::as_object).unwrap_or(&empty);
+        let config = config.and_then(Value::as_object).unwrap_or(&empty);
+        for name in live.keys().chain(config.keys().filter(|name| !live.contains_key(*name))) {
+            let (below, _) = self.child(kind, name);
+            if let Some(value) = self.join(live.get(name), config.get(name), below) {
+                out.insert(name.clone(), value);
+            }
+        }
+        (!out.is_empty()).then_some(Value::Object(out))
+    }
+
+    /// Items of both keep the order of `config`; those of `live` alone stay where they were among
+    /// them.
+    fn join_items(
+        &self,
+        live: Option<&Value>,
+        config: Option<&Value>,
+        list: &'s List,
+    ) -> Vec<Value> {
+        let (live, config) = (self.items(list, live), self.items(list, config));
+        let below = self.kind(&list.item, None);
+        let find = |items: &[(String, &'_ Value)], step: &str| {
+            items.iter().position(|(other, _)| other == step)
+        };
+        let merge = |step: &str, value: &Value| {
+            let mut twins = live.iter().filter(|(other, _)| other == step);
+            let before = match (twins.next(), twins.next()) {
+                (Some((_, one)), None) => Some(*one),
+                _ => None,
+            };
+            self.join(before, Some(value), below)
+        };
+        let shared: Vec<&str> = config
+            .iter()
+            .map(|(step, _)| step.as_str())
+            .filter(|step| find(&live, step).is_some())
+            .collect();
+        let (mut out, mut merged) = (Vec::new(), Vec::<&str>::new());
+        let (mut at_live, mut at_config, mut at_shared) = (0, 0, 0);
+        while at_live < live.len() || at_config < config.len() {
+            if let (Some((step, _)), Some((wanted, value))) =
+                (live.get(at_live), config.get(at_config))
+            {
+                if step == wanted {
+                    out.extend(merge(wanted, value));
+                    merged.push(wanted);
+                    (at_live, at_config, at_shared) = (at_live + 1, at_config + 1, at_shared + 1);
+                    continue;
+                }
+                let next = shared.get(at_shared);
+                if find(&config, step).is_some() && next.is_some_and(|next| next != step) {
+                    at_live += 1;
+                    continue;
+                }
+            }
+            if let Some((step, value)) = live.get(at_live) {
+                if find(&config, step).is_none() {
+                    out.extend(self.join(Some(value), None, below));
+                    at_live += 1;
+                    continue;
+                }
+                if merged.contains(&step.as_str()) {
+                    at_live += 1;
+                }
+            }
+            if let Some((step, value)) = config.get(at_config) {
+                out.extend(merge(step, value));
+                merged.push(step);
+                at_config += 1;
+                if shared.get(at_shared) == Some(&step.as_str()) {
+                    at_shared += 1;
+                }
+            }
+        }
+        out
+    }
+
+    /// The value without the fields of a set. Maps and lists that lose all they hold stay, empty.
+    pub fn remove(&self, value: &Value, gone: &Set) -> Value {
+        self.cut(value, gone, self.root)
+    }
+
+    fn cut(&self, value: &Value, gone: &Set, kind: Kind<'s>) -> Value {
+        match (kind, value) {
+            (Kind::Struct(_) | Kind::Map(_), Value::Object(map)) => {
+                let mut out = Map::new();
+                for (name, value) in map {
+                    let step = field(name);
+                    if gone.has_step(&step) {
+                        continue;
+                    }
+                    let (below, _) = self.child(kind, name);
+                    let value = match gone.below(&step) {
+                        Some(gone) => self.cut(value, gone, below),
+                        None => value.clone(),
+                    };
+                    out.insert(name.clone(), value);
+                }
+                Value::Object(out)
+            }
+            (Kind::List(list), Value::Array(items)) => {
+                let below = self.kind(&list.item, None);
+                let kept = items.iter().filter_map(|value| {
+                    let Ok(step) = self.step(list, value) else { return Some(value.clone()) };
+                    if gone.has_step(&step) {
+                        return None;
+                    }
+                    Some(match gone.below(&step) {
+                        Some(gone) => self.cut(value, gone, below),
+                        None => value.clone(),
+                    })
+                });
+                Value::Array(kept.collect())
+            }
+            (_, other) => other.clone(),
+        }
+    }
+
+    /// The set with every declared field that has members below it as a member too.
+    pub fn with_named(&self, set: &Set) -> Set {
+        set.with_named(self.root, &|kind: Kind<'s>, step: &str| match (
+            step.strip_prefix("f:"),
+            kind,
+        ) {
+            (Some(name), kind) => {
+                let (below, declared) = self.child(kind, name);
+                (declared, below)
+            }
+            (None, Kind::List(list)) => (false, self.kind(&list.item, None)),
+            (None, _) => (false, Kind::Leaf),
+        })
+    }
+
+    /// What is wrong with an applied configuration, in upstream's words; empty when nothing is.
+    pub fn validate(&self, config: &Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        self.check(config, self.root, &mut String::new(), &mut errors);
+        errors
+    }
+
+    fn check(&self, value: &Value, kind: Kind<'s>, at: &mut String, errors: &mut Vec<String>) {
+        let colon = |at: &str| if at.is_empty() { String::new() } else { format!("{at}: ") };
+        let length = at.len();
+        match (kind, value) {
+            (_, Value::Null) | (Kind::Leaf, _) => {}
+            (Kind::Struct(_) | Kind::Map(_), Value::Object(map)) => {
+                for (name, value) in map {
+                    at.push_str(&show_step(&field(name)));
+                    let unknown = match kind {
+                        Kind::Struct(of) => !of.preserve && of.field(name).is_none(),
+                        _ => false,
+                    };
+                    if unknown {
+                        errors.push(format!("{at}: field not declared in schema"));
+                    } else {
+                        self.check_field(value, kind, name, at, errors);
+                    }
+                    at.truncate(length);
+                }
+            }
+            (Kind::List(list), Value::Array(items)) => {
+                let mut seen: Vec<String> = Vec::new();
+                for (index, value) in items.iter().enumerate() {
+                    match self.step(list, value) {
+                        Err(error) => errors.push(format!("{}element {index}: {error}", colon(at))),
+                        Ok(step) => {
+                            let shown = show_step(&step);
+                            if seen.contains(&step) {
+                                errors.push(format!(
+                                    "{}duplicate entries for key {shown}",
+                                    colon(at)
+                                ));
+                            }
+                            seen.push(step);
+                            at.push_str(&shown);
+                            self.check(value, self.kind(&list.item, None), at, errors);
+                            at.truncate(length);
+                        }
+                    }
+                }
+            }
+            (kind, value) => {
+                let wanted = if matches!(kind, Kind::List(_)) { "list" } else { "map" };
+                errors.push(format!("{}expected {wanted}, got {value}", colon(at)));
+            }
+        }
+    }
+
+    /// Atomic values are checked for their types and fields as well.
+    fn check_field(
+        &self,
+        value: &Value,
+        kind: Kind<'s>,
+        name: &str,
+        at: &mut String,
+        errors: &mut Vec<String>,
+    ) {
+        let ty = match kind {
+            Kind::Struct(of) => of.field(name).map(|field| &field.ty),
+            Kind::Map(item) => Some(item),
+            _ => None,
+        };
+        match (self.child(kind, name).0, ty) {
+            (Kind::Leaf, Some(ty)) => self.check_leaf(value, ty, at, errors),
+            (below, _) => self.check(value, below, at, errors),
+        }
+    }
+
+    fn check_leaf(&self, value: &Value, ty: &'s Type, at: &mut String, errors: &mut Vec<String>) {
+        let length = at.len();
+        let wanted = match (ty, value) {
+            (_, Value::Null) => return,
+            (Type::Struct(id), _) => {
+                return self.check(value, Kind::Struct(self.schemas.get(*id)), at, errors);
+            }
+            (Type::Map(map), Value::Object(_)) => {
+                return self.check(value, Kind::Map(&map.item), at, errors);
+            }
+            (Type::List(list), Value::Array(items)) => {
+                for (index, value) in items.iter().enumerate() {
+                    at.push_str(&format!("[{index}]"));
+                    self.check_leaf(value, &list.item, at, errors);
+                    at.truncate(length);
+                }
+                return;
+            }
+            (Type::Int32 | Type::Int64 | Type::Double, Value::Number(_)) => return,
+            (Type::Int32 | Type::Int64 | Type::Double, _) => {
+                let what = match value {
+                    Value::String(_) => "string",
+                    Value::Bool(_) => "bool",
+                    Value::Array(_) => "[]interface {}",
+                    _ => "map[string]interface {}",
+                };
+                errors.push(format!("{at}: expected numeric (int or float), got {what}"));
+                return;
+            }
+            (Type::Bool, Value::Bool(_)) => return,
+            (Type::Bool, _) => "boolean",
+            (Type::String(_) | Type::Bytes, Value::String(_)) => return,
+            (Type::String(_) | Type::Bytes, _) => "string",
+            (Type::Map(_), _) => "map",
+            (Type::List(_), _) => "list",
+            _ => return,
+        };
+        errors.push(format!("{at}: expected {wanted}, got {value}"));
+    }
+}
+
+/// What Go writes where a field of a present struct is not set: embedded structs are empty rather
+/// than absent, and so nobody gets to own them by being the first to set something in them.
+fn always_there(kind: Kind, name: &str) -> Option<&'static Value> {
+    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+    static NULL: Value = Value::Null;
+    let Kind::Struct(of) = kind else { return None };
+    let field = of.field(name)?;
+    match &field.ty {
+        Type::List(_) if field.required => Some(&NULL),
+        Type::Struct(_) if field.default.as_deref() == Some(&EMPTY) => Some(&EMPTY),
+        _ => None,
+    }
+}
+
+/// Absent, `null`, or a map or list of nothing: such values are told apart as leaves.
+fn is_bare(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    }
+}
