@@ -4,7 +4,9 @@
 //! built-in kinds and custom resources by the same code. No kind has plumbing of its own.
 
 pub mod decode;
+mod docs;
 pub mod encode;
+pub mod openapi;
 mod shape;
 mod table;
 mod wire;
