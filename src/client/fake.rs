@@ -24,7 +24,7 @@ use super::{
     WatchEvent, WriteOptions,
 };
 use crate::object::selector::{FieldRequirement, Selector, parse_fields};
-use crate::object::status::Result;
+use crate::object::status::{Cause, Result};
 use crate::object::{Gvr, Status, Value, meta, time};
 use crate::stdx::clock::SharedClock;
 use crate::stdx::ids;
@@ -287,7 +287,15 @@ impl State {
         let why = format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
         );
-        Err(Status::forbidden(&target.gvr, &target.name, &why))
+        let mut status = Status::forbidden(&target.gvr, &target.name, &why);
+        if let Some(details) = &mut status.details {
+            details.causes.push(Cause {
+                reason: "NamespaceTerminating".to_owned(),
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".to_owned(),
+            });
+        }
+        Err(status)
     }
 }
 

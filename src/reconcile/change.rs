@@ -100,6 +100,14 @@ impl Change {
         Self::Patch { target: object.target(), kind: PatchKind::Merge, body }
     }
 
+    /// Merges `body` into an object, which must still be at this very revision: for lists, which a
+    /// merge replaces as a whole.
+    pub fn merge_exact<T: Object>(object: &T, mut body: Value) -> Self {
+        let revision = object.metadata().resource_version.as_deref().unwrap_or("");
+        meta::set(&mut body, &["metadata", "resourceVersion"], revision);
+        Self::merge(object, body)
+    }
+
     /// Deletes exactly this object, with its own grace.
     pub fn delete<T: Object>(object: &T) -> Self {
         let options =
