@@ -1,9 +1,10 @@
-//! Writing defaults into an object: a value goes in only where there is none.
+//! Writing defaults into an object: a value goes in only where there is none. And reading fields by
+//! dotted paths.
 //!
 //! Why "empty counts as none" for texts and zero for numbers: Go's structs cannot tell `""` from a
 //! missing text, and upstream's defaults fill both.
 
-use crate::object::{Map, Value};
+use crate::object::{Map, Value, meta};
 
 /// Sets a member that is missing, null or an empty text.
 pub(super) fn fill(map: &mut Map, name: &str, value: impl Into<Value>) {
@@ -36,4 +37,20 @@ pub(super) fn map_mut<'a>(map: &'a mut Map, name: &str) -> Option<&'a mut Map> {
 /// A member that is a map, where it is there.
 pub(super) fn child_mut<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map> {
     path.iter().try_fold(value, |value, step| value.get_mut(step))?.as_object_mut()
+}
+
+/// The values of fields that a selector may name, by their dotted paths.
+pub(super) fn selectable(
+    object: &Value,
+    names: &'static [&'static str],
+) -> Vec<(&'static str, String)> {
+    let text = |path: &str| {
+        let steps: Vec<&str> = path.split('.').collect();
+        match meta::at(object, &steps) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    };
+    names.iter().map(|name| (*name, text(name))).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Row, SCALE};
+use super::{Row, SCALE, core};
 use crate::api::kind::{Plain, Strategy, Subresource};
 
 fn plain() -> Arc<dyn Strategy> {
@@ -85,7 +85,7 @@ const NO_DRA: &str = "dynamic resource allocation is not built yet";
 
 /// Every persisted kind.
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = core();
+    let mut rows = core_group();
     rows.extend(workloads());
     rows.extend(access_and_admission());
     rows.extend(networking_and_discovery());
@@ -93,7 +93,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-fn core() -> Vec<Row> {
+fn core_group() -> Vec<Row> {
     let row = |kind, resource, strategy| Row::new("", "v1", kind, resource, strategy);
     vec![
         row("ConfigMap", "configmaps", plain).short("cm"),
@@ -111,7 +111,7 @@ fn core() -> Vec<Row> {
             .cluster()
             .sub(STATUS)
             .inert(NO_VOLUMES),
-        row("Pod", "pods", plain).short("po").category("all").sub(POD),
+        row("Pod", "pods", || Arc::new(core::pod::Pod)).short("po").category("all").sub(POD),
         row("PodTemplate", "podtemplates", plain),
         row("ReplicationController", "replicationcontrollers", plain)
             .short("rc")

@@ -5,11 +5,18 @@
 //! (defaults that depend on other fields, immutability, validation, table cells), in upstream's
 //! field paths and texts (`pkg/apis/*/validation`), so that clients and tests read what they know.
 
+mod columns;
+mod core;
+mod declared;
+mod diff;
 mod field;
 mod fill;
 mod list;
 mod names;
 mod podspec;
+mod rules;
+#[cfg(test)]
+mod testing;
 mod validate;
 
 use std::sync::Arc;

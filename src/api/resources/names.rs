@@ -373,6 +373,11 @@ pub(super) fn path_segment(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The first fault of a name.
+pub(super) fn first(format: Format, name: &str) -> Option<String> {
+    format(name).into_iter().next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
