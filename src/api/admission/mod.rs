@@ -59,3 +59,36 @@ pub trait Plugin: Send + Sync {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(missing_docs)]
+pub mod tests {
+    use super::*;
+    use crate::api::authz::tests::resource;
+    use crate::object::meta;
+
+    /// A create of `object`.
+    pub fn request(name: &str, group: &str, namespace: &str, object: Value) -> Request {
+        let gvk = meta::gvk(&object).unwrap_or_else(|| Gvk::new(group, "v1", ""));
+        Request {
+            attributes: resource("create", group, name, "", namespace, ""),
+            operation: Operation::Create,
+            gvk,
+            name: meta::name(&object).to_owned(),
+            object: Some(object),
+            old: None,
+            dry_run: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// An update of `old` to `object`.
+    pub fn update(name: &str, group: &str, namespace: &str, object: Value, old: Value) -> Request {
+        let mut request = request(name, group, namespace, object);
+        request.operation = Operation::Update;
+        request.attributes.verb = "update".to_owned();
+        request.attributes.name = request.name.clone();
+        request.old = Some(Arc::new(old));
+        request
+    }
+}
