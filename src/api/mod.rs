@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod authn;
 pub mod authz;
+pub mod bootstrap;
 pub mod context;
 pub mod hooks;
 pub mod kind;
