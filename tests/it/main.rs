@@ -3,3 +3,4 @@
 mod store;
 mod tidy;
 mod schema_gen;
+mod net;

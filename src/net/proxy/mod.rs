@@ -1,0 +1,3 @@
+//! The service proxy: Services and EndpointSlices become elements of nftables sets.
+
+pub mod layout;
