@@ -10,4 +10,4 @@ mod socket;
 mod wire;
 
 pub use socket::{Error, Family, Result, Socket};
-pub use wire::{Attr, Message, attrs, messages, ne16, ne32};
+pub use wire::{Attr, Message, Received, attrs, ne32};

@@ -4,6 +4,7 @@
 //! from async code does so on a blocking thread.
 
 use std::io;
+use std::time::Duration;
 
 use netlink_sys::{Socket as Inner, SocketAddr, protocols};
 
@@ -94,6 +95,37 @@ impl Socket {
         Ok(Self { inner, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BYTES) })
     }
 
+    /// Opens a socket for the kernel's notices of one group.
+    pub fn listen(family: Family, group: u32) -> Result<Self> {
+        let mut socket = Self::open(family)?;
+        socket.inner.add_membership(group)?;
+        Ok(socket)
+    }
+
+    /// Waits for notices until `done` says so; `false` when that takes longer than `patience`
+    /// between two of them.
+    pub fn notices(
+        &mut self,
+        patience: Option<Duration>,
+        mut done: impl FnMut(Received<'_>) -> bool,
+    ) -> Result<bool> {
+        rustix::net::sockopt::set_socket_timeout(
+            &self.inner,
+            rustix::net::sockopt::Timeout::Recv,
+            patience,
+        )
+        .map_err(io::Error::from)?;
+        loop {
+            match self.receive(0) {
+                Err(error) if error.errno() == Some(libc::EAGAIN) => return Ok(false),
+                other => other?,
+            }
+            if messages(&self.buffer).any(&mut done) {
+                return Ok(true);
+            }
+        }
+    }
+
     /// The number by which the kernel's notices name this socket as their cause.
     pub fn port(&self) -> Result<u32> {
         let mut address = SocketAddr::new(0, 0);
@@ -116,8 +148,8 @@ impl Socket {
         }
     }
 
-    /// Asks for a table and hands each entry's type and payload to `each`. When the kernel says that
-    /// the table changed meanwhile it is read again from the start: `restart` empties what was kept.
+    /// Asks for a table and keeps what `each` makes of its entries. When the kernel says that the
+    /// table changed meanwhile, it is read again from the start.
     pub fn dump<T>(
         &mut self,
         doing: &str,

@@ -187,10 +187,10 @@ impl<'a> Expr<'a> {
         })
     }
 
-    /// Takes a key out of a dynamic map.
-    pub fn forget(&mut self, map: &str, key: u32) -> &mut Self {
+    /// Takes a key out of a dynamic map. The kernel wants a value named here too and ignores it.
+    pub fn forget(&mut self, map: &str, key: u32, value: u32) -> &mut Self {
         self.push("dynset", |data| {
-            data.text(1, map).be32(3, 2).be32(4, key);
+            data.text(1, map).be32(3, 2).be32(4, key).be32(5, value);
         })
     }
 

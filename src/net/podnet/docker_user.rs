@@ -21,7 +21,7 @@ const LABEL: &str = "clusterd";
 /// The program that speaks to x_tables.
 const LEGACY: &str = "iptables-legacy";
 /// The tables that x_tables has in this namespace; reading it loads no module.
-const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
+const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
 /// The two rules: what comes from a pod, what goes to a pod.
 const RULES: [(&str, fn(&mut Expr<'_>)); 2] = [

@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use crate::net::cidr::Cidr;
 use crate::net::netlink::{Attr, Family, Message, Result, Socket, attrs, ne32};
@@ -39,6 +40,7 @@ const NLM_F_CREATE: u16 = 0x400;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -69,7 +71,7 @@ const POD_LINK_SETTINGS: [(u16, u32); 6] = [
 ];
 
 /// A link as the kernel lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index.
     pub index: u32,
@@ -79,6 +81,8 @@ pub struct Link {
     pub alias: String,
     /// Bytes that a packet may have.
     pub mtu: u32,
+    /// It carries packets.
+    pub running: bool,
 }
 
 /// A route as the kernel lists it (IPv4, main table).
@@ -111,21 +115,7 @@ impl Links {
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let ask = Message::new(RTM_GETLINK, 0, &[0; 16]);
         self.socket.dump("list links", &ask, |kept, received| {
-            let mut link = Link {
-                index: ne32(received.payload, 4),
-                name: String::new(),
-                alias: String::new(),
-                mtu: 0,
-            };
-            for attr in attrs(received.payload.get(16..).unwrap_or(&[])) {
-                match attr.kind {
-                    IFLA_IFNAME => link.name = attr.text().to_owned(),
-                    IFLA_IFALIAS => link.alias = attr.text().to_owned(),
-                    IFLA_MTU => link.mtu = attr.ne32(),
-                    _ => {}
-                }
-            }
-            kept.push(link);
+            kept.push(link_of(received.payload));
         })
     }
 
@@ -312,6 +302,42 @@ impl Links {
         let Some(best) = best else { return Ok(None) };
         Ok(self.links()?.into_iter().find(|link| link.index == best.link))
     }
+}
+
+/// Hears of changes to links, in the namespace of the thread that opened it.
+pub struct Notices {
+    socket: Socket,
+}
+
+impl Notices {
+    /// Listens from now on.
+    pub fn open() -> Result<Self> {
+        const RTNLGRP_LINK: u32 = 1;
+        Ok(Self { socket: Socket::listen(Family::Route, RTNLGRP_LINK)? })
+    }
+
+    /// Waits until a link carries packets; `false` when it has not for `patience`.
+    pub fn wait_running(&mut self, index: u32, patience: Duration) -> Result<bool> {
+        self.socket.notices(Some(patience), |notice| {
+            let link = link_of(notice.payload);
+            notice.kind == RTM_NEWLINK && link.index == index && link.running
+        })
+    }
+}
+
+fn link_of(payload: &[u8]) -> Link {
+    const OPERATIONAL: u8 = 6;
+    let mut link = Link { index: ne32(payload, 4), ..Link::default() };
+    for attr in attrs(payload.get(16..).unwrap_or(&[])) {
+        match attr.kind {
+            IFLA_IFNAME => link.name = attr.text().to_owned(),
+            IFLA_IFALIAS => link.alias = attr.text().to_owned(),
+            IFLA_MTU => link.mtu = attr.ne32(),
+            IFLA_OPERSTATE => link.running = attr.value.first() == Some(&OPERATIONAL),
+            _ => {}
+        }
+    }
+    link
 }
 
 /// The name of the host-side link of the pod at `address`.

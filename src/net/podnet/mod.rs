@@ -27,10 +27,12 @@ use crate::client::node::{PodAddresses, PodNetwork, PodRef};
 use crate::net::cidr::Cidr;
 
 use ipam::{Ipam, Lease};
-use links::{Links, POD_INTERFACE, address_of_link, host_mac, pod_link, pod_mac};
+use links::{Links, Notices, POD_INTERFACE, address_of_link, host_mac, pod_link, pod_mac};
 
 /// How long a pod waits for the node's pod range before its attach fails (and is tried again).
 const RANGE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long an attach waits for its link to carry packets, between two notices about links.
+const RUNNING_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The pod network of this node.
 #[derive(Clone)]
@@ -154,12 +156,19 @@ fn connect(
     links.add_address(link.index, gateway)?;
     links.add_neighbour(link.index, address, pod_mac(address))?;
     links.add_route(Cidr::new(address, 32), link.index, None, Some(gateway))?;
+    let mut notices = Notices::open()?;
     // A thread of its own, which ends here: no thread of a pool may stay in a pod's namespace.
     let inside = std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
         configure_inside(address, gateway)
     })?;
-    inside.join().map_err(|_| anyhow::anyhow!("the thread in the pod's namespace panicked"))?
+    inside.join().map_err(|_| anyhow::anyhow!("the thread in the pod's namespace panicked"))??;
+    // The end that was brought up first drops packets until the kernel has noticed the other.
+    let running = links.link(&name)?.is_some_and(|link| link.running);
+    if !running && !notices.wait_running(link.index, RUNNING_WAIT_MAX)? {
+        tracing::warn!(link = %name, "the link is slow to come up");
+    }
+    Ok(())
 }
 
 /// The pod's end: loopback up, address, gateway, default route.

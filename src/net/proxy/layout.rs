@@ -302,7 +302,7 @@ pub fn add_pick(transaction: &mut Transaction, pick: Pick) {
         transaction.add_rule(&chain, |rule| {
             rule.source_address(register(0));
             key(rule);
-            rule.forget("affinity", register(0));
+            rule.constant(&[0; 8], register(4)).forget("affinity", register(0), register(4));
             choose(rule);
             remember(rule);
         });

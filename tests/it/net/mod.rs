@@ -3,3 +3,4 @@
 
 mod namespace;
 mod podnet;
+mod proxy;
