@@ -23,3 +23,4 @@ pub mod framework;
 pub mod pod;
 pub mod plugins;
 pub mod queue;
+pub mod run;
