@@ -122,8 +122,7 @@ mod tests {
     }
 
     fn pod(name: &str, cpu: &str, spec: Value) -> PodInfo {
-        let container =
-            json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
+        let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
         let mut whole = json!({"containers": [container]});
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let meta = json!({"name": name, "namespace": "default", "uid": name});

@@ -20,7 +20,7 @@
 pub mod cache;
 pub mod cycle;
 pub mod framework;
-pub mod pod;
 pub mod plugins;
+pub mod pod;
 pub mod queue;
 pub mod run;

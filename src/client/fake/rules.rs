@@ -295,6 +295,13 @@ pub(super) fn patch(object: &mut Value, kind: PatchKind, body: &Value) -> Result
             merge(object, body);
             Ok(())
         }
+        PatchKind::Strategic => {
+            let gvk = meta::gvk(object);
+            let root = gvk.and_then(|gvk| crate::object::schema::builtin().root(&gvk));
+            let root = root.ok_or_else(|| Status::bad_request("no schema for this kind"))?;
+            *object = crate::object::patch::strategic::apply(root, object, body)?;
+            Ok(())
+        }
         other => Err(Status::unsupported_media_type(format!(
             "the fake server has no {}",
             other.content_type()

@@ -15,7 +15,6 @@ impl Plugin for SchedulingGates {
     fn pre_enqueue(&self, pod: &PodInfo) -> Option<String> {
         let gates = pod.pod.spec.as_ref()?.scheduling_gates.as_ref()?;
         let names: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
-        (!names.is_empty())
-            .then(|| format!("waiting for scheduling gates: [{}]", names.join(" ")))
+        (!names.is_empty()).then(|| format!("waiting for scheduling gates: [{}]", names.join(" ")))
     }
 }
