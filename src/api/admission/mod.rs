@@ -3,13 +3,28 @@
 //! Why an ordered list: what one plug-in fills in the next one checks; the order is upstream's
 //! (`kubeapiserver/options/plugins.go`).
 
+mod certificates;
+mod ingress_class;
+mod namespace_lifecycle;
+mod node_restriction;
+mod node_taint;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod storage_class;
+mod toleration_seconds;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::authz::Authorizer;
+use super::authz::rbac::Rbac;
+use super::authz::rbac::escalation::Escalation;
 use super::context::Attributes;
+use super::objects::SharedObjects;
 use crate::object::status::Result;
-use crate::object::{Gvk, Value};
+use crate::object::{Gvk, Gvr, Status, Value, meta};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +60,84 @@ pub struct Request {
     pub warnings: Vec<String>,
 }
 
+impl Request {
+    /// Whether the request is for this resource itself, not for a subresource.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.is_sub(group, resource, "")
+    }
+
+    /// Whether the request is for this subresource.
+    pub fn is_sub(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        let gvr = self.attributes.gvr.as_ref();
+        gvr.is_some_and(|gvr| gvr.group == group && gvr.resource == resource)
+            && self.attributes.subresource == subresource
+    }
+
+    /// 403 in upstream's words (`admission.NewForbidden`).
+    pub fn forbidden(&self, why: impl AsRef<str>) -> Status {
+        let nowhere = Gvr::new("", "", "");
+        let gvr = self.attributes.gvr.as_ref().unwrap_or(&nowhere);
+        let own = self.object.as_ref().map_or("", |object| meta::name(object));
+        let name = [self.name.as_str(), self.attributes.name.as_str(), own]
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or("Unknown");
+        Status::forbidden(gvr, name, why.as_ref())
+    }
+}
+
+/// The plug-ins in upstream's order (`AllOrderedPlugins`, what is on by default), and last what
+/// upstream checks in the storage of roles and bindings.
+pub fn plugins(
+    objects: &SharedObjects,
+    authorizer: &Arc<dyn Authorizer>,
+    rbac: &Arc<Rbac>,
+) -> Vec<Arc<dyn Plugin>> {
+    let objects = || objects.clone();
+    vec![
+        Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
+        Arc::new(service_account::ServiceAccount::new(objects())),
+        Arc::new(node_restriction::NodeRestriction::new(objects(), authorizer.clone())),
+        Arc::new(node_taint::TaintNodesByCondition),
+        Arc::new(priority::Priority::new(objects())),
+        Arc::new(toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(storage_class::DefaultStorageClass::new(objects())),
+        Arc::new(runtime_class::RuntimeClass::new(objects())),
+        Arc::new(certificates::CertificateApproval(authorizer.clone())),
+        Arc::new(certificates::CertificateSigning(authorizer.clone())),
+        Arc::new(certificates::CertificateSubjectRestriction),
+        Arc::new(ingress_class::DefaultIngressClass::new(objects())),
+        Arc::new(Escalation::new(rbac.clone(), authorizer.clone())),
+    ]
+}
+
+/// The list at `path`, or nothing.
+fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
+    meta::at(object, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Appends to the list at `path`, which is made when it is missing.
+fn push(object: &mut Value, path: &[&str], item: Value) {
+    if let Some(place) = meta::at_mut(object, path) {
+        match place {
+            Value::Array(list) => list.push(item),
+            Value::Null => *place = Value::Array(vec![item]),
+            _ => {}
+        }
+    }
+}
+
+/// Of the objects that carry `annotation: "true"`, the newest; of equals the first by name
+/// (upstream's rule for default classes).
+fn default_class(classes: Vec<Arc<Value>>, annotation: &str) -> Option<Arc<Value>> {
+    let is_default =
+        |class: &Arc<Value>| meta::text(class, &["metadata", "annotations", annotation]) == "true";
+    let created = |class: &Value| meta::text(class, &["metadata", "creationTimestamp"]).to_owned();
+    classes.into_iter().filter(is_default).min_by(|one, two| {
+        created(two).cmp(&created(one)).then_with(|| meta::name(one).cmp(meta::name(two)))
+    })
+}
+
 /// One admission plug-in.
 #[async_trait]
 pub trait Plugin: Send + Sync {
@@ -65,7 +158,6 @@ pub trait Plugin: Send + Sync {
 pub mod tests {
     use super::*;
     use crate::api::authz::tests::resource;
-    use crate::object::meta;
 
     /// A create of `object`.
     pub fn request(name: &str, group: &str, namespace: &str, object: Value) -> Request {

@@ -244,39 +244,42 @@ fn secrets_of_volume(volume: &Value, claim_namespace: &str) -> Vec<Names> {
 /// What a pod says of itself.
 fn read(object: &Value) -> Pod {
     let node = meta::text(object, &["spec", "nodeName"]).to_owned();
-    let mut pod = Pod { node, needs: HashSet::new() };
     let is_mirror = meta::annotations(object)
         .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
     // A mirror pod is written by its node, which could name anything in it.
-    if is_mirror {
-        return pod;
-    }
+    let needs = if is_mirror { HashSet::new() } else { references(object) };
+    Pod { node, needs }
+}
+
+/// The objects that a pod names.
+pub fn references(pod: &Value) -> HashSet<(Needs, String)> {
+    let mut needs = HashSet::new();
     let mut add = |what: Needs, name: &str| {
         if !name.is_empty() {
-            pod.needs.insert((what, name.to_owned()));
+            needs.insert((what, name.to_owned()));
         }
     };
-    add(Needs::ServiceAccount, meta::text(object, &["spec", "serviceAccountName"]));
-    for secret in list(object, &["spec", "imagePullSecrets"]) {
+    add(Needs::ServiceAccount, meta::text(pod, &["spec", "serviceAccountName"]));
+    for secret in list(pod, &["spec", "imagePullSecrets"]) {
         add(Needs::Secret, meta::text(secret, &["name"]));
     }
     for containers in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in list(object, &["spec", containers]) {
+        for container in list(pod, &["spec", containers]) {
             container_needs(container, &mut add);
         }
     }
-    for volume in list(object, &["spec", "volumes"]) {
-        volume_needs(meta::name(object), volume, &mut add);
+    for volume in list(pod, &["spec", "volumes"]) {
+        volume_needs(meta::name(pod), volume, &mut add);
     }
-    for claim in list(object, &["spec", "resourceClaims"]) {
+    for claim in list(pod, &["spec", "resourceClaims"]) {
         add(Needs::ResourceClaim, meta::text(claim, &["resourceClaimName"]));
     }
-    for status in list(object, &["status", "resourceClaimStatuses"]) {
+    for status in list(pod, &["status", "resourceClaimStatuses"]) {
         add(Needs::ResourceClaim, meta::text(status, &["resourceClaimName"]));
     }
     let extended = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
-    add(Needs::ResourceClaim, meta::text(object, &extended));
-    pod
+    add(Needs::ResourceClaim, meta::text(pod, &extended));
+    needs
 }
 
 fn container_needs(container: &Value, add: &mut impl FnMut(Needs, &str)) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::graph::{Graph, Needs};
+pub use self::graph::{Graph, Needs, references};
 use super::rbac::rule::Rule;
 use super::{Authorizer, Decision};
 use crate::api::context::Attributes;
