@@ -32,6 +32,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 pub fn route(method: &Method, path: &str, watch: bool, named: Option<&str>) -> Route {
     let other = || Route { verb: method.as_str().to_lowercase(), ..Route::default() };
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let all = parts.len();
     let (group, version, mut parts) = match parts.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
@@ -51,8 +52,8 @@ pub fn route(method: &Method, path: &str, watch: bool, named: Option<&str>) -> R
     route.gvr = Some(Gvr::new(group, version, parts[0]));
     route.name = parts.get(1).map(|part| decode(part)).unwrap_or_default();
     route.subresource = parts.get(2).map(|part| (*part).to_owned()).unwrap_or_default();
-    if parts.len() > 3 {
-        route.rest = rest_of(path, &route.subresource);
+    if parts.len() >= 3 {
+        behind(path, all - parts.len() + 3).clone_into(&mut route.rest);
     }
     if by_path {
         "watch".clone_into(&mut route.verb);
@@ -80,10 +81,12 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// The path behind `/SUBRESOURCE`, untouched (a trailing slash matters to who is proxied to).
-fn rest_of(path: &str, subresource: &str) -> String {
-    let mark = format!("/{subresource}/");
-    path.find(&mark).map(|at| path[at + mark.len() - 1..].to_owned()).unwrap_or_default()
+/// What is left of a path behind its first `segments`, untouched: a trailing slash matters to who
+/// is proxied to.
+fn behind(path: &str, segments: usize) -> &str {
+    let start = path.len() - path.trim_start_matches('/').len();
+    let mut slashes = path[start..].match_indices('/').map(|(at, _)| start + at);
+    slashes.nth(segments - 1).map_or("", |at| &path[at..])
 }
 
 fn decode(part: &str) -> String {
@@ -159,8 +162,13 @@ mod tests {
 
     #[test]
     fn the_path_behind_proxy_keeps_its_shape() {
-        let path = "/api/v1/namespaces/a/pods/b/proxy/c%2Fd/";
-        assert_eq!(route(&Method::GET, path, false, None).rest, "/c%2Fd/");
+        let rest = |tail: &str| {
+            let path = format!("/api/v1/namespaces/proxy/pods/b/proxy{tail}");
+            route(&Method::GET, &path, false, None).rest
+        };
+        for tail in ["", "/", "/c%2Fd/", "/x/proxy"] {
+            assert_eq!(rest(tail), tail);
+        }
     }
 
     #[test]
