@@ -9,8 +9,9 @@ use std::time::Duration;
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Largest stored object in bytes (etcd's request limit upstream); more is a 413-like Status.
 pub const OBJECT_BYTES_MAX: usize = 1536 * 1024;
-/// Deepest nesting of a JSON or YAML body; deeper is a 400.
-pub const BODY_DEPTH_MAX: usize = 1_000;
+/// Deepest nesting of a body; deeper is a 400. Below the 128 levels that serde_json and serde_yaml
+/// read, so that whatever is stored can be read back, also inside a list or a watch event.
+pub const BODY_DEPTH_MAX: usize = 120;
 /// Nodes that YAML aliases may expand to; more is a 400 (CVE-2019-11253).
 pub const YAML_ALIAS_NODES_MAX: usize = 100_000;
 /// Operations in one JSON patch; more is a 413 (CVE-2019-1002100).

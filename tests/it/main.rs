@@ -1,5 +1,7 @@
 //! The one integration binary (each more would link RocksDB again).
 
+mod schema_gen;
+mod schema_upstream;
 mod store;
 mod tidy;
 mod schema_gen;

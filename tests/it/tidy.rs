@@ -146,9 +146,11 @@ fn lengths() -> BTreeMap<String, usize> {
                 continue;
             }
             let mut words = line.split_whitespace().peekable();
-            while words.next_if(|word| {
-                word.starts_with("pub") || ["async", "const", "unsafe"].contains(word)
-            }).is_some()
+            while words
+                .next_if(|word| {
+                    word.starts_with("pub") || ["async", "const", "unsafe"].contains(word)
+                })
+                .is_some()
             {}
             if words.next() == Some("fn") && !line.trim_end().ends_with(['}', ';']) {
                 let name = words.next().unwrap_or("").split(['(', '<']).next().unwrap_or("");
@@ -174,9 +176,9 @@ fn files_and_functions_stay_short() {
         .filter_map(|line| line.split_once(' '))
         .map(|(lines, what)| (what, lines.parse().unwrap()))
         .collect();
-    let grown = measured.iter().filter(|(what, lines)| {
-        debt.get(what.as_str()).is_none_or(|allowed| *lines > allowed)
-    });
+    let grown = measured
+        .iter()
+        .filter(|(what, lines)| debt.get(what.as_str()).is_none_or(|allowed| *lines > allowed));
     report(grown.map(|(what, lines)| format!("{what} has {lines} lines")).collect());
 }
 

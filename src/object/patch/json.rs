@@ -5,7 +5,7 @@
 
 use super::unprocessable;
 use crate::object::{Map, Status, Value};
-use crate::stdx::limits::{JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX};
+use crate::stdx::limits::{BODY_DEPTH_MAX, JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX};
 
 /// Applies the operations in order; the first that fails refuses the whole patch.
 pub fn apply(current: &Value, ops: &Value) -> Result<Value, Status> {
@@ -119,7 +119,24 @@ fn index(step: &str, length: usize) -> Result<usize, String> {
     usize::try_from(place).ok().filter(|place| *place < length).ok_or_else(wrong)
 }
 
+/// Many small operations must not build what no body may hold: stacks depend on it.
+fn check_depth(path: &str, value: &Value) -> Result<(), String> {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let steps = path.matches('/').count();
+    if steps > BODY_DEPTH_MAX || steps + depth(value) > BODY_DEPTH_MAX {
+        return Err(format!("path: '{path}': exceeded max depth"));
+    }
+    Ok(())
+}
+
 fn add(document: &mut Value, path: &str, value: Value, kind: &str) -> Result<(), String> {
+    check_depth(path, &value)?;
     let missing = match kind {
         "add" => format!("add operation does not apply: doc is missing path: {path:?}"),
         _ => format!("{kind} operation does not apply: doc is missing destination path: {path}"),
@@ -161,6 +178,7 @@ fn take(document: &mut Value, path: &str, kind: &str) -> Result<Value, String> {
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), String> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         return match value {
             Value::Object(_) | Value::Array(_) => {
@@ -299,6 +317,34 @@ mod tests {
         );
         fn refusal_of(current: &Value, ops: &Value) -> String {
             apply(current, ops).unwrap_err().details.unwrap().causes[0].message.clone()
+        }
+    }
+
+    #[test]
+    fn operations_cannot_nest_deeper_than_a_body() {
+        let ops: Vec<Value> = (1..200)
+            .map(|depth| json!({"op": "add", "path": "/x".repeat(depth), "value": {}}))
+            .collect();
+        assert!(refusal(json!(ops)).ends_with("exceeded max depth"));
+        let wrap = json!({"op": "move", "from": "/a", "path": "/b/a"});
+        let ops = [json!({"op": "add", "path": "/b", "value": {}}), wrap];
+        assert!(apply(&json!({"a": {}}), &json!(ops)).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_patch_makes_it_panic(
+            paths in proptest::collection::vec("(/[ab0-9~-]{0,3}){0,4}", 6),
+        ) {
+            let kinds = ["add", "remove", "replace", "move", "copy", "test"];
+            let ops: Vec<Value> = kinds
+                .iter()
+                .zip(&paths)
+                .map(|(op, path)| json!({"op": op, "path": path, "from": paths[0], "value": [1]}))
+                .collect();
+            for op in ops {
+                let _ = apply(&json!({"a": [[1, 2], {"b": 3}], "0": {}}), &json!([op]));
+            }
         }
     }
 

@@ -97,3 +97,54 @@ fn the_table_agrees_with_k8s_openapi_on_names() {
     }
     assert!(seen > 500, "only {seen} types were compared");
 }
+
+#[test]
+fn the_deepest_bodies_are_read_and_deeper_ones_refused() {
+    use crate::stdx::limits::BODY_DEPTH_MAX;
+    let crd = builtin().root_by_name("apiextensions.v1.CustomResourceDefinition").unwrap();
+    let gvk = crd.kind.unwrap().clone();
+    let head = r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":"#;
+    let nested = |depth: usize| {
+        let body =
+            format!("{head}{}{{}}{}}}}}]}}}}", r#"{"not":"#.repeat(depth), "}".repeat(depth));
+        decode::json(body.as_bytes(), Some(crd), Validation::Strict)
+    };
+    assert!(nested(BODY_DEPTH_MAX).unwrap_err().message.contains("exceeded max depth"));
+    let deep = nested(BODY_DEPTH_MAX - 10).unwrap().value;
+    let bytes = encode::protobuf(&gvk, &deep, crd);
+    let (_, back) = decode::protobuf(&bytes, &|_| Some(crd)).unwrap();
+    assert_eq!(back["spec"], deep["spec"]);
+    let mut message = Vec::new();
+    for _ in 0..BODY_DEPTH_MAX + 2 {
+        let mut outer = Vec::new();
+        wire::put_bytes(&mut outer, 28, &message);
+        message = outer;
+    }
+    let mut body = b"k8s\0".to_vec();
+    wire::put_bytes(&mut body, 2, &message);
+    let schema = builtin().root_by_name("apiextensions.v1.JSONSchemaProps");
+    let status = decode::protobuf(&body, &|_| schema).unwrap_err();
+    assert!(status.message.ends_with("exceeded max depth"), "{status}");
+    let mut merged = crate::object::patch::strategic::apply(crd, &deep, &deep).unwrap();
+    assert_eq!(merged, deep);
+    crd.default(&mut merged);
+    crd.prune(&mut merged);
+    // Whatever is accepted can be read back by serde.
+    let list = format!(r#"{{"items":[{merged}]}}"#);
+    assert!(serde_json::from_str::<Value>(&list).is_ok());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_body_makes_a_decoder_panic(bytes: Vec<u8>, text in "[\\[\\]{}\":,a-z0-9 \\n&*-]{0,60}") {
+        let pod = builtin().root_by_name("core.v1.Pod");
+        for body in [bytes.as_slice(), text.as_bytes()] {
+            let _ = decode::json(body, pod, Validation::Strict);
+            let _ = decode::yaml(body, pod, Validation::Strict);
+            let mut envelope = b"k8s\0\x12".to_vec();
+            envelope.push(body.len().min(127) as u8);
+            envelope.extend_from_slice(&body[..body.len().min(127)]);
+            let _ = decode::protobuf(&envelope, &|_| pod);
+        }
+    }
+}
