@@ -52,6 +52,9 @@ fn read_meta(generator: &mut SchemaGenerator) {
     generator.subschema_for::<meta::ObjectMeta>();
 }
 
+/// A group and version, and what reads all its kinds.
+type Group = (&'static str, fn(&mut SchemaGenerator));
+
 /// Each group's readers, from a list of its kinds.
 macro_rules! groups {
     ($($name:literal $($path:ident)::+ [$($kind:ident),+ $(,)?],)+) => {
@@ -63,7 +66,7 @@ macro_rules! groups {
 }
 
 /// Every kind that is served, by its group and version.
-const GROUPS: &[(&str, fn(&mut SchemaGenerator))] = groups! {
+const GROUPS: &[Group] = groups! {
     "admissionregistration.k8s.io/v1" api::admissionregistration::v1 [
         MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding,
         MutatingWebhookConfiguration, ValidatingAdmissionPolicy,

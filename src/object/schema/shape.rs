@@ -23,9 +23,12 @@ fn default_struct(schemas: &Schemas, of: &Struct, value: &mut Value) {
     for field in &of.fields {
         if let Some(default) = &field.default {
             // A required text or number stays absent: validation must see that it is missing.
-            let is_zero = matches!(&**default, Value::String(text) if text.is_empty())
-                || **default == Value::from(0)
-                || **default == Value::Bool(false);
+            let is_zero = match &**default {
+                Value::String(text) => text.is_empty(),
+                Value::Number(number) => number.as_i64() == Some(0),
+                Value::Bool(value) => !value,
+                _ => false,
+            };
             let absent = map.get(field.name.as_ref()).is_none_or(Value::is_null);
             if absent && !is_zero {
                 map.insert(field.name.clone().into_owned(), (**default).clone());
