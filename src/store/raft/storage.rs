@@ -1,8 +1,9 @@
 //! The Raft log and hard state on disk, as raft-rs wants to read them.
 //!
-//! Rows of the log's column family: `e` + index -> entry, `h` -> hard state, `t` -> the last entry
-//! that was cut off, `i` -> whose directory this is, `s` -> the snapshot that is being installed. Why a cache: what was just appended is read
-//! again at once, when it is committed; older entries come from disk (a follower that is behind).
+//! Rows of the log: `e` + index -> entry, `h` -> hard state, `t` -> the last entry that was cut
+//! off, `i` -> whose directory this is, `s` -> the snapshot that is being installed. Why a cache:
+//! what was just appended is read again at once, when it is committed; older entries come from disk
+//! (a follower that is behind).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
