@@ -4,5 +4,4 @@ mod schema_gen;
 mod schema_upstream;
 mod store;
 mod tidy;
-mod schema_gen;
 mod net;
