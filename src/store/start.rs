@@ -149,6 +149,10 @@ impl Thread {
         let failed =
             |error: std::io::Error| Error::Disk(format!("{}: {error}", config.dir.display()));
         std::fs::create_dir_all(&config.dir).map_err(failed)?;
+        // The directory's own name must survive a power cut as surely as what is written into it.
+        for dir in config.dir.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        }
         let lock = lock(&config.dir)?;
         let disk = Arc::new(Disk::open(&config.dir)?);
         let identity = match read_identity(&disk)? {

@@ -88,7 +88,7 @@ fn writer_child() {
             let store = store.clone();
             tasks.spawn_once(format!("writer {writer}"), async move {
                 for n in round * ROUND_SPAN.. {
-                    let reply = store.txn(transaction(writer, n)).await.unwrap();
+                    let Ok(reply) = store.txn(transaction(writer, n)).await else { return };
                     let revision = match &reply.results[0] {
                         OpResult::Put { entry, .. } => entry.mod_revision,
                         OpResult::Delete { prev: Some(_) } => reply.revision,
@@ -98,7 +98,8 @@ fn writer_child() {
                 }
             });
         }
-        std::future::pending::<()>().await;
+        tasks.stop_token().cancelled().await;
+        say(format!("\nfailed {}\n", tasks.failure().unwrap_or_default()));
     });
 }
 
@@ -123,6 +124,8 @@ struct Known {
     /// The last revision that the watch has shown.
     watched: u64,
     acks: u64,
+    /// Why the child's store ended by itself.
+    failure: Option<String>,
 }
 
 impl Known {
@@ -146,6 +149,7 @@ impl Known {
                     assert_eq!(expected, key, "another change at revision {revision}");
                 }
             }
+            ["failed", ..] => self.failure = Some(line.to_owned()),
             _ => {}
         }
     }
@@ -198,6 +202,40 @@ async fn look(dir: &Path) -> (BTreeMap<String, String>, u64) {
     (found, view.revision())
 }
 
+fn start(mut command: Command, dir: &Path, round: u64, watched: u64) -> Killed {
+    command
+        .args(["store::writer_child", "--exact", "--nocapture"])
+        .env(DIR_VARIABLE, dir)
+        .env(ROUND_VARIABLE, round.to_string())
+        .env(AFTER_VARIABLE, watched.to_string())
+        .stdout(Stdio::piped());
+    Killed(command.spawn().unwrap())
+}
+
+/// A limit on the size of files makes the log's writes fail, as a broken disk would.
+#[test]
+fn a_failed_write_ends_the_store_at_once_and_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut known = Known { watched: 1, ..Known::default() };
+    for round in 0..2 {
+        let mut command = Command::new("sh");
+        // Blocks of 512 bytes; with the signal ignored, the write gets an error.
+        command.args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\""]);
+        command.arg(std::env::current_exe().unwrap());
+        let mut child = start(command, dir.path(), round, known.watched);
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        lines.for_each(|line| known.line(&line.unwrap()));
+        let failure = known.failure.take().expect("the store ends when its disk fails");
+        assert!(failure.contains("File too large"), "{failure}");
+        drop(child);
+        let (found, now) = runtime.block_on(look(dir.path()));
+        assert!(now >= known.watched);
+        known.compare(round, &found);
+    }
+    assert!(known.acks > 100);
+}
+
 #[test]
 fn fifty_kills_lose_nothing_acknowledged_and_watches_resume() {
     let dir = tempfile::tempdir().unwrap();
@@ -205,16 +243,8 @@ fn fifty_kills_lose_nothing_acknowledged_and_watches_resume() {
     let mut known = Known { watched: 1, ..Known::default() };
     let mut revision = 1;
     for round in 0..ROUNDS {
-        let mut child = Killed(
-            Command::new(std::env::current_exe().unwrap())
-                .args(["store::writer_child", "--exact", "--nocapture"])
-                .env(DIR_VARIABLE, dir.path())
-                .env(ROUND_VARIABLE, round.to_string())
-                .env(AFTER_VARIABLE, known.watched.to_string())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        );
+        let command = Command::new(std::env::current_exe().unwrap());
+        let mut child = start(command, dir.path(), round, known.watched);
         let mut lines = BufReader::new(child.0.stdout.take().unwrap());
         let enough = known.acks + 20 + (round * 7919) % 700;
         let mut line = String::new();
