@@ -401,6 +401,7 @@ struct Factory {
 struct Made {
     by_type: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     by_resource: HashMap<Gvr, Arc<dyn Followed>>,
+    selected: HashMap<(TypeId, String, String), Box<dyn Any + Send + Sync>>,
 }
 
 impl Informers {
@@ -422,6 +423,22 @@ impl Informers {
             Informer::<T>::start(&self.inner.tasks, self.inner.client.clone(), "", "", "");
         made.by_type.insert(TypeId::of::<T>(), Box::new(informer.clone()));
         made.by_resource.insert(T::gvr(), Arc::new(informer.clone()));
+        informer
+    }
+
+    /// The informer of the part of a type, over all namespaces, that a label and a field selector
+    /// let through; for those who need few of many. Executors do not wait for it.
+    pub fn selected<T: Object>(&self, labels: &str, fields: &str) -> Informer<T> {
+        let key = (TypeId::of::<T>(), labels.to_owned(), fields.to_owned());
+        let mut made = self.inner.made.lock();
+        if let Some(found) = made.selected.get(&key)
+            && let Some(informer) = found.downcast_ref::<Informer<T>>()
+        {
+            return informer.clone();
+        }
+        let client = self.inner.client.clone();
+        let informer = Informer::<T>::start(&self.inner.tasks, client, "", labels, fields);
+        made.selected.insert(key, Box::new(informer.clone()));
         informer
     }
 

@@ -146,11 +146,10 @@ pub fn node_affinity_matches(pod: &Pod, node: &Node) -> bool {
         .iter()
         .flatten()
         .all(|(key, want)| labels.and_then(|all| all.get(key)) == Some(want));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()).and_then(
+            |affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref(),
+        );
     selected
         && required.is_none_or(|selector| {
             selector.node_selector_terms.iter().any(|term| term_matches(term, node))
@@ -213,9 +212,7 @@ mod tests {
 
     #[test]
     fn init_containers_raise_and_sidecars_add() {
-        let cpu = |name: &str, cpu: &str| {
-            json!({"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}})
-        };
+        let cpu = |name: &str, cpu: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}});
         let mut sidecar = cpu("side", "100m");
         sidecar["restartPolicy"] = json!("Always");
         let pod = pod(json!({
@@ -252,8 +249,10 @@ mod tests {
             let affinity = json!({"requiredDuringSchedulingIgnoredDuringExecution": required});
             pod(json!({"containers": [], "affinity": {"nodeAffinity": affinity}}))
         };
-        let zone_b = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]});
-        let cores = json!({"matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["4"]}]});
+        let zone_b =
+            json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]});
+        let cores =
+            json!({"matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["4"]}]});
         assert!(node_affinity_matches(&with(json!([zone_b, cores])), &node));
         assert!(!node_affinity_matches(&with(json!([zone_b])), &node));
         assert!(!node_affinity_matches(&with(json!([{}])), &node));
