@@ -6,4 +6,6 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-fn main() {}
+fn main() {
+    std::process::exit(clusterd::roles::main(std::env::args_os().collect()));
+}

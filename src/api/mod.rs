@@ -30,6 +30,7 @@ pub mod pki;
 pub mod query;
 pub mod registry;
 pub mod resources;
+pub mod reviews;
 pub mod router;
 pub mod server;
 pub mod storage;
