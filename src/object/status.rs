@@ -317,6 +317,8 @@ pub enum Fault {
     Required,
     /// The value is malformed or not allowed.
     Invalid,
+    /// As `Invalid`, without the value in the text.
+    InvalidOmittingValue,
     /// The value is used already.
     Duplicate,
     /// What the value names does not exist.
@@ -355,6 +357,10 @@ impl FieldError {
         detail: impl Into<String>,
     ) -> Self {
         Self::new(Fault::Invalid, field, value, detail)
+    }
+    /// The value is malformed or not allowed, and not worth showing (upstream's `OmitValueType`).
+    pub fn invalid_omitting_value(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(Fault::InvalidOmittingValue, field, Value::Null, detail)
     }
     /// The value is used already.
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -401,7 +407,7 @@ impl FieldError {
     fn body(&self) -> String {
         let name = match self.fault {
             Fault::Required => "Required value",
-            Fault::Invalid | Fault::TypeInvalid => "Invalid value",
+            Fault::Invalid | Fault::TypeInvalid | Fault::InvalidOmittingValue => "Invalid value",
             Fault::Duplicate => "Duplicate value",
             Fault::NotFound => "Not found",
             Fault::NotSupported => "Unsupported value",
@@ -412,7 +418,11 @@ impl FieldError {
         };
         let shows_value = !matches!(
             self.fault,
-            Fault::Required | Fault::Forbidden | Fault::TooLong | Fault::Internal
+            Fault::Required
+                | Fault::Forbidden
+                | Fault::TooLong
+                | Fault::Internal
+                | Fault::InvalidOmittingValue
         );
         let mut text = name.to_owned();
         if shows_value {
@@ -434,7 +444,7 @@ impl FieldError {
     fn cause(&self) -> Cause {
         let reason = match self.fault {
             Fault::Required => "FieldValueRequired",
-            Fault::Invalid => "FieldValueInvalid",
+            Fault::Invalid | Fault::InvalidOmittingValue => "FieldValueInvalid",
             Fault::Duplicate => "FieldValueDuplicate",
             Fault::NotFound => "FieldValueNotFound",
             Fault::NotSupported => "FieldValueNotSupported",
