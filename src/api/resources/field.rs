@@ -159,6 +159,11 @@ impl<'p, 'v> Field<'p, 'v> {
         FieldError::invalid(self.path(), shown, detail)
     }
 
+    /// "Invalid value" that shows none (upstream's `OmitValueType`).
+    pub(super) fn invalid_omitting_value(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::invalid_omitting_value(self.path(), detail)
+    }
+
     /// "Duplicate value".
     pub(super) fn duplicate(&self) -> FieldError {
         FieldError::duplicate(self.path(), self.value.clone())

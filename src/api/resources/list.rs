@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Row, SCALE, core};
+use super::{Row, SCALE, apps as apps_kinds, batch as batch_kinds, core};
 use crate::api::kind::{Plain, Strategy, Subresource};
 
 fn plain() -> Arc<dyn Strategy> {
@@ -96,31 +96,55 @@ pub(super) fn rows() -> Vec<Row> {
 fn core_group() -> Vec<Row> {
     let row = |kind, resource, strategy| Row::new("", "v1", kind, resource, strategy);
     vec![
-        row("ConfigMap", "configmaps", plain).short("cm"),
-        row("Endpoints", "endpoints", plain).short("ep").singular("endpoints"),
-        row("Event", "events", plain).short("ev"),
-        row("LimitRange", "limitranges", plain).short("limits").inert(NO_LIMITS),
-        row("Namespace", "namespaces", plain).short("ns").cluster().sub(NAMESPACE).no_collection(),
-        row("Node", "nodes", plain).short("no").cluster().sub(NODE),
-        row("PersistentVolumeClaim", "persistentvolumeclaims", plain)
-            .short("pvc")
-            .sub(STATUS)
-            .inert(NO_VOLUMES),
-        row("PersistentVolume", "persistentvolumes", plain)
-            .short("pv")
+        row("ConfigMap", "configmaps", || Arc::new(core::configmap::ConfigMap)).short("cm"),
+        row("Endpoints", "endpoints", || Arc::new(core::endpoints::ENDPOINTS))
+            .short("ep")
+            .singular("endpoints"),
+        row("Event", "events", || Arc::new(core::event::Event { new_names: false })).short("ev"),
+        row("LimitRange", "limitranges", || Arc::new(core::limitrange::LIMIT_RANGE))
+            .short("limits")
+            .inert(NO_LIMITS),
+        row("Namespace", "namespaces", || Arc::new(core::namespace::Namespace))
+            .short("ns")
             .cluster()
-            .sub(STATUS)
-            .inert(NO_VOLUMES),
+            .sub(NAMESPACE)
+            .no_collection(),
+        row("Node", "nodes", || Arc::new(core::node::Node)).short("no").cluster().sub(NODE),
+        row("PersistentVolumeClaim", "persistentvolumeclaims", || {
+            Arc::new(core::persistentvolumeclaim::PersistentVolumeClaim)
+        })
+        .short("pvc")
+        .sub(STATUS)
+        .inert(NO_VOLUMES),
+        row("PersistentVolume", "persistentvolumes", || {
+            Arc::new(core::persistentvolume::PersistentVolume)
+        })
+        .short("pv")
+        .cluster()
+        .sub(STATUS)
+        .inert(NO_VOLUMES),
         row("Pod", "pods", || Arc::new(core::pod::Pod)).short("po").category("all").sub(POD),
-        row("PodTemplate", "podtemplates", plain),
-        row("ReplicationController", "replicationcontrollers", plain)
-            .short("rc")
+        row("PodTemplate", "podtemplates", || Arc::new(core::podtemplate::POD_TEMPLATE)),
+        row("ReplicationController", "replicationcontrollers", || {
+            Arc::new(core::replicationcontroller::ReplicationController)
+        })
+        .short("rc")
+        .category("all")
+        .sub(SCALE),
+        row("ResourceQuota", "resourcequotas", || Arc::new(core::resourcequota::RESOURCE_QUOTA))
+            .short("quota")
+            .sub(STATUS)
+            .inert(NO_QUOTA),
+        row("Secret", "secrets", || Arc::new(core::secret::Secret)),
+        row("ServiceAccount", "serviceaccounts", || {
+            Arc::new(core::serviceaccount::SERVICE_ACCOUNT)
+        })
+        .short("sa")
+        .sub(SERVICE_ACCOUNT),
+        row("Service", "services", || Arc::new(core::service::Service))
+            .short("svc")
             .category("all")
-            .sub(SCALE),
-        row("ResourceQuota", "resourcequotas", plain).short("quota").sub(STATUS).inert(NO_QUOTA),
-        row("Secret", "secrets", plain),
-        row("ServiceAccount", "serviceaccounts", plain).short("sa").sub(SERVICE_ACCOUNT),
-        row("Service", "services", plain).short("svc").category("all").sub(SERVICE),
+            .sub(SERVICE),
     ]
 }
 
@@ -142,27 +166,35 @@ fn workloads() -> Vec<Row> {
         .inert(NO_HPA)
     };
     vec![
-        apps("ControllerRevision", "controllerrevisions", plain),
-        apps("DaemonSet", "daemonsets", plain)
+        apps("ControllerRevision", "controllerrevisions", || {
+            Arc::new(apps_kinds::controllerrevision::CONTROLLER_REVISION)
+        }),
+        apps("DaemonSet", "daemonsets", || Arc::new(apps_kinds::daemonset::DaemonSet))
             .short("ds")
             .category("all")
             .sub(STATUS)
             .inert(NO_DAEMONSET),
-        apps("Deployment", "deployments", plain).short("deploy").category("all").sub(SCALE),
-        apps("ReplicaSet", "replicasets", plain).short("rs").category("all").sub(SCALE),
-        apps("StatefulSet", "statefulsets", plain)
+        apps("Deployment", "deployments", || Arc::new(apps_kinds::deployment::Deployment))
+            .short("deploy")
+            .category("all")
+            .sub(SCALE),
+        apps("ReplicaSet", "replicasets", || Arc::new(apps_kinds::replicaset::ReplicaSet))
+            .short("rs")
+            .category("all")
+            .sub(SCALE),
+        apps("StatefulSet", "statefulsets", || Arc::new(apps_kinds::statefulset::StatefulSet))
             .short("sts")
             .category("all")
             .sub(SCALE)
             .inert(NO_STATEFULSET),
         hpa("v1"),
         hpa("v2"),
-        batch("CronJob", "cronjobs", plain)
+        batch("CronJob", "cronjobs", || Arc::new(batch_kinds::cronjob::CronJob))
             .short("cj")
             .category("all")
             .sub(STATUS)
             .inert(NO_CRONJOB),
-        batch("Job", "jobs", plain).category("all").sub(STATUS),
+        batch("Job", "jobs", || Arc::new(batch_kinds::job::Job)).category("all").sub(STATUS),
         Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", plain)
             .short("pdb")
             .sub(STATUS)
@@ -254,7 +286,11 @@ fn networking_and_discovery() -> Vec<Row> {
     vec![
         Row::new("coordination.k8s.io", "v1", "Lease", "leases", plain),
         Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", plain),
-        Row::new("events.k8s.io", "v1", "Event", "events", plain).short("ev").stored_in_core(),
+        Row::new("events.k8s.io", "v1", "Event", "events", || {
+            Arc::new(core::event::Event { new_names: true })
+        })
+        .short("ev")
+        .stored_in_core(),
         net("IngressClass", "ingressclasses", plain).cluster().inert(NO_INGRESS),
         net("Ingress", "ingresses", plain).short("ing").sub(STATUS).inert(NO_INGRESS),
         net("IPAddress", "ipaddresses", plain).short("ip").cluster(),

@@ -5,6 +5,8 @@
 //! (defaults that depend on other fields, immutability, validation, table cells), in upstream's
 //! field paths and texts (`pkg/apis/*/validation`), so that clients and tests read what they know.
 
+mod apps;
+mod batch;
 mod columns;
 mod core;
 mod declared;

@@ -59,9 +59,8 @@ impl Strategy for DaemonSet {
     fn prepare_update(&self, _write: &Write<'_>, new: &mut Value, old: &Value) {
         let before = meta::text(old, &["metadata", "annotations", ANNOTATION]);
         let mut generation: i64 = before.parse().unwrap_or(1);
-        let template = |object: &Value| {
-            meta::at(object, &["spec", "template"]).cloned().unwrap_or_default()
-        };
+        let template =
+            |object: &Value| meta::at(object, &["spec", "template"]).cloned().unwrap_or_default();
         if !validate::same(&template(new), &template(old)) {
             generation += 1;
         }

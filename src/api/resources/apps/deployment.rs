@@ -77,8 +77,7 @@ impl Strategy for Deployment {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let count = |path: &[&str]| number(object, path);
-        let (ready, wanted) =
-            (count(&["status", "readyReplicas"]), count(&["spec", "replicas"]));
+        let (ready, wanted) = (count(&["status", "readyReplicas"]), count(&["spec", "replicas"]));
         let [names, images] = containers(object, &["spec", "template", "spec"]);
         vec![
             format!("{ready}/{wanted}").into(),
@@ -200,8 +199,10 @@ mod tests {
         let texts = errors_of_update(&Deployment, "", &new, &old);
         assert_eq!(
             texts,
-            ["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"more\":\"x\"}}: field \
-              is immutable"]
+            [
+                "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"more\":\"x\"}}: field \
+              is immutable"
+            ]
         );
     }
 }

@@ -13,6 +13,7 @@ pub(super) mod scheduling;
 mod security;
 mod spec;
 mod volumes;
+pub(super) mod workload;
 
 pub(super) use spec::{pod_annotations, pod_only, template, validate};
 
