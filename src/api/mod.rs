@@ -10,6 +10,7 @@
 //! that a rule holds for all of them or for none.
 
 pub mod admission;
+pub mod allocate;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
