@@ -2,6 +2,7 @@
 
 mod schema_gen;
 mod schema_upstream;
+mod runtime;
 mod store;
 mod tidy;
 mod net;
