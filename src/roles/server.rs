@@ -190,7 +190,7 @@ fn build_api(
         kinds: resources::all(),
         virtuals: resources::VIRTUAL.to_vec(),
         create_only: reviews::create_only(&authentication, &authorization),
-        post_only: reviews::post_only(&authentication),
+        post_only: reviews::post_only(&authentication, plugins.clone()),
         authenticator: authentication,
         authorizers: vec![authorizer],
         admission: plugins,
