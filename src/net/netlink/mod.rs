@@ -9,5 +9,5 @@
 mod socket;
 mod wire;
 
-pub use socket::{Error, Family, Result, Socket};
+pub use socket::{Error, Family, Notices, Result, Socket};
 pub use wire::{Attr, Message, Received, attrs, ne32};

@@ -6,7 +6,9 @@
 use std::io;
 use std::time::Duration;
 
-use netlink_sys::{Socket as Inner, SocketAddr, protocols};
+use netlink_sys::{
+    AsyncSocket, AsyncSocketExt, Socket as Inner, SocketAddr, TokioSocket, protocols,
+};
 
 use super::wire::{HEADER, Message, Received, attrs, messages, ne32};
 
@@ -72,6 +74,15 @@ pub enum Family {
     Netfilter,
 }
 
+impl Family {
+    fn protocol(self) -> isize {
+        match self {
+            Self::Route => protocols::NETLINK_ROUTE,
+            Self::Netfilter => protocols::NETLINK_NETFILTER,
+        }
+    }
+}
+
 /// A socket in the network namespace of the thread that opened it.
 pub struct Socket {
     inner: Inner,
@@ -82,10 +93,7 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket for requests.
     pub fn open(family: Family) -> Result<Self> {
-        let mut inner = Inner::new(match family {
-            Family::Route => protocols::NETLINK_ROUTE,
-            Family::Netfilter => protocols::NETLINK_NETFILTER,
-        })?;
+        let mut inner = Inner::new(family.protocol())?;
         inner.bind_auto()?;
         inner.set_cap_ack(true)?;
         inner.set_ext_ack(true)?;
@@ -97,7 +105,7 @@ impl Socket {
 
     /// Opens a socket for the kernel's notices of one group.
     pub fn listen(family: Family, group: u32) -> Result<Self> {
-        let mut socket = Self::open(family)?;
+        let socket = Self::open(family)?;
         socket.inner.add_membership(group)?;
         Ok(socket)
     }
@@ -238,6 +246,32 @@ impl Socket {
         self.buffer.clear();
         self.inner.recv(&mut self.buffer, flags)?;
         Ok(())
+    }
+}
+
+/// Hears the kernel's notices of one group, for async code.
+pub struct Notices {
+    inner: TokioSocket,
+    buffer: Vec<u8>,
+}
+
+impl Notices {
+    /// Listens from now on; needs a tokio runtime.
+    pub fn listen(family: Family, group: u32) -> Result<Self> {
+        let mut inner = TokioSocket::new(family.protocol())?;
+        inner.socket_mut().bind_auto()?;
+        inner.socket_mut().add_membership(group)?;
+        Ok(Self { inner, buffer: Vec::with_capacity(RECEIVE_BYTES) })
+    }
+
+    /// Waits for the next notices. `None`: some were lost, anything may have changed.
+    pub async fn next(&mut self) -> Result<Option<impl Iterator<Item = Received<'_>>>> {
+        self.buffer.clear();
+        match self.inner.recv(&mut self.buffer).await {
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+            other => other?,
+        };
+        Ok(Some(messages(&self.buffer)))
     }
 }
 

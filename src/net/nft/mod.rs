@@ -10,7 +10,7 @@ mod read;
 use crate::net::netlink::{Message, Result, Socket};
 
 pub use expr::{Expr, Verdict, register};
-pub use read::{chains, elements, rules, tables};
+pub use read::{chains, elements, rules, table_of, tables};
 
 /// The table that holds all that is ours.
 pub const TABLE: &str = "clusterd";

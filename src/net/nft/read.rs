@@ -26,6 +26,12 @@ fn fields(payload: &[u8]) -> impl Iterator<Item = Attr<'_>> {
     attrs(payload.get(4..).unwrap_or(&[]))
 }
 
+/// The IPv4 table that a notice is about.
+pub fn table_of(payload: &[u8]) -> Option<&str> {
+    let name = fields(payload).find(|attr| attr.kind == 1)?;
+    (payload.first() == Some(&FAMILY_IP)).then(|| name.text())
+}
+
 /// The names of all IPv4 tables.
 pub fn tables(socket: &mut Socket) -> Result<Vec<String>> {
     socket.dump("list tables", &ask(kind::GET_TABLE, None), |kept, received| {

@@ -14,7 +14,8 @@ use crate::net::nft::{Expr, Transaction, Verdict, chains, rules};
 
 use super::links::POD_LINK_PREFIX;
 
-const TABLE: &str = "filter";
+/// The table that has Docker's chain.
+pub const TABLE: &str = "filter";
 const CHAIN: &str = "DOCKER-USER";
 /// The comment of each of our rules.
 const LABEL: &str = "clusterd";
@@ -60,13 +61,14 @@ pub fn backends() -> anyhow::Result<Vec<Backend>> {
 pub fn ensure() -> anyhow::Result<bool> {
     let mut changed = false;
     for backend in backends()? {
-        changed |= match backend {
+        let now = match backend {
             Backend::Nftables => ensure_nft()?,
             Backend::Legacy => ensure_legacy()?,
         };
-    }
-    if changed {
-        tracing::info!("accepted pod traffic in Docker's {CHAIN} chain");
+        if now {
+            tracing::info!(?backend, "accepted pod traffic in Docker's {CHAIN} chain");
+        }
+        changed |= now;
     }
     Ok(changed)
 }
@@ -111,7 +113,12 @@ fn ours_in_nft() -> anyhow::Result<(Socket, Vec<u64>)> {
     Ok((socket, ours.map(|(handle, _)| handle).collect()))
 }
 
-fn ensure_nft() -> anyhow::Result<bool> {
+/// Adds what is missing in nftables; nothing where Docker's chain is not there.
+pub fn ensure_nft() -> anyhow::Result<bool> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    if !chains(&mut socket, TABLE)?.iter().any(|chain| chain == CHAIN) {
+        return Ok(false);
+    }
     let (mut socket, ours) = ours_in_nft()?;
     if ours.len() == RULES.len() {
         return Ok(false);

@@ -51,7 +51,7 @@ pub fn mtu(links: &mut Links) -> anyhow::Result<u32> {
 }
 
 /// A route of somebody else inside our ranges would take pods' or Services' packets away.
-fn refuse_overlap(links: &mut Links, ranges: &Ranges) -> anyhow::Result<()> {
+pub fn refuse_overlap(links: &mut Links, ranges: &Ranges) -> anyhow::Result<()> {
     let names = links.links()?;
     for route in links.routes()? {
         if route.protocol == ROUTE_PROTOCOL || route.to.length() == 0 {

@@ -4,3 +4,4 @@
 mod namespace;
 mod podnet;
 mod proxy;
+mod whole;
