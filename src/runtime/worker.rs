@@ -26,7 +26,7 @@ use super::sources;
 use super::status::Waiting;
 use super::volumes::Volumes;
 use super::{SharedHost, admission, assemble, labels};
-use crate::object::{Status, Value};
+use crate::object::Status;
 use crate::reconcile::{EventType, Object};
 
 /// Events that wait for one worker; at the bound the worker reads everything anew instead.
@@ -180,7 +180,6 @@ pub struct Worker {
     writing: bool,
     deleting: bool,
     write_held: Option<Timestamp>,
-    said: Option<(Option<String>, Value)>,
     starts: CancellationToken,
     grace: i64,
     ended: bool,
@@ -226,7 +225,6 @@ impl Worker {
             writing: false,
             deleting: false,
             write_held: None,
-            said: None,
             starts: CancellationToken::new(),
             grace,
             ended: false,

@@ -15,7 +15,7 @@ use clusterd::stdx::tasks::Tasks;
 use serde_json::json;
 
 const DOCKER: &str = "unix:///var/run/docker.sock";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Rig {
     client: SharedClient,
