@@ -8,6 +8,7 @@ mod deployment;
 mod endpoint_slices;
 mod endpoints;
 mod garbage;
+mod job;
 mod kubernetes_service;
 mod namespace;
 mod podgc;
@@ -104,6 +105,7 @@ pub fn all(context: &ControllerContext, tasks: &Tasks) -> Vec<Entry> {
         entry("replication-controller", "replication-controller", replicas::Replicas::<ReplicationController>::new(informers, clock())),
         entry("replicaset-controller", "replicaset-controller", replicas::Replicas::<ReplicaSet>::new(informers, clock())),
         entry("deployment-controller", "deployment-controller", deployment::Deployments::new(informers, clock())),
+        entry("job-controller", "job-controller", job::Jobs::new(informers, clock())),
         entry("pod-garbage-collector", "pod-garbage-collector", podgc::PodGarbage::new(informers, clock())),
     ]
 }
