@@ -5,9 +5,11 @@
 
 mod certificates;
 mod ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
+mod pod_security;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -96,9 +98,11 @@ pub fn plugins(
     let objects = || objects.clone();
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
+        Arc::new(limit_ranger::LimitRanger::new(objects())),
         Arc::new(service_account::ServiceAccount::new(objects())),
         Arc::new(node_restriction::NodeRestriction::new(objects(), authorizer.clone())),
         Arc::new(node_taint::TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity::new(objects())),
         Arc::new(priority::Priority::new(objects())),
         Arc::new(toleration_seconds::DefaultTolerationSeconds),
         Arc::new(storage_class::DefaultStorageClass::new(objects())),
