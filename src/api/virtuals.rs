@@ -50,7 +50,8 @@ pub async fn handle(api: &Arc<Api>, incoming: Incoming) -> Result<Reply> {
             let items = component_statuses(api).await;
             let list = json!({"kind": format!("{}List", gvk.kind), "metadata": {},
                 "apiVersion": gvk.api_version(), "items": items});
-            Ok(body::json(StatusCode::OK, &list))
+            let list_gvk = Gvk { kind: format!("{}List", gvk.kind), ..gvk };
+            encode::value(&query, &wish, StatusCode::OK, &list_gvk, list)
         }
         _ => {
             let name = attributes.name.as_str();

@@ -3,6 +3,8 @@
 mod schema_gen;
 mod schema_upstream;
 mod runtime;
+mod api;
 mod store;
+mod support;
 mod tidy;
 mod net;
