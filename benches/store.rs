@@ -8,12 +8,20 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tikv_jemallocator::Jemalloc;
+
 use clusterd::stdx::tasks::Tasks;
 use clusterd::store::{Config, Keyspace, Op, Store, Txn};
+
+/// The executable's allocator, so that memory is measured as it will be.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const VALUE_BYTES: usize = 1024;
 const ROUND: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 3;
+/// Long enough for a store to find that traffic is low.
+const IDLE: Duration = Duration::from_secs(12);
 const KEYS: usize = 10_000;
 const CLIENTS: [usize; 4] = [1, 64, 256, 1000];
 
@@ -76,7 +84,26 @@ fn resident_mb() -> u64 {
     pages.unwrap_or(0) * 4096 / 1024 / 1024
 }
 
+/// Processor time of all threads so far.
+fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let spent = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(spent.sum())
+}
+
+/// What an idle store costs: resident memory, and its share of one core.
+async fn idle(when: &str) {
+    let (began, before) = (Instant::now(), processor_time());
+    tokio::time::sleep(IDLE).await;
+    let share = (processor_time() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("idle {when}: {} MB resident, {:.2} % of a core", resident_mb(), share * 100.0);
+}
+
 fn main() {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -87,7 +114,8 @@ fn main() {
         let tasks = Tasks::new();
         let began = Instant::now();
         let store = Store::open(Config::new(dir.path().join("store")), &tasks).await.expect("open");
-        println!("open {:?}, {} MB resident", began.elapsed(), resident_mb());
+        println!("open {:?}", began.elapsed());
+        idle("and empty").await;
         let mut rows = vec![Vec::new(); CLIENTS.len() + 1];
         for _ in 0..ROUNDS {
             rows[0].push(fdatasync(dir.path()));
@@ -104,6 +132,7 @@ fn main() {
             println!("{name:>16} {rate:>12.0} {half:>12.1?} {most:>12.1?}");
         }
         println!("{} MB resident, {:?}", resident_mb(), store.stats());
+        idle("after load").await;
         let began = Instant::now();
         tasks.shutdown().await;
         drop(store);
@@ -111,6 +140,7 @@ fn main() {
         let (began, tasks) = (Instant::now(), Tasks::new());
         let store = Store::open(Config::new(dir.path().join("store")), &tasks).await.expect("open");
         println!("open again {:?}, {} keys", began.elapsed(), store.stats().keys);
+        idle("when open again").await;
         tasks.shutdown().await;
     });
 }

@@ -73,7 +73,7 @@ impl Applier {
                 Work::Stop => break,
             }
         }
-        self.disk.flush_state(true)
+        self.disk.flush_state()
     }
 
     fn entries(&mut self, entries: Vec<Committed>) -> Result<(), Error> {
@@ -141,7 +141,7 @@ impl Applier {
         self.disk.add_clear(&mut batch);
         rows::all(&self.state, |row| self.disk.add(&mut batch, row));
         self.disk.write_state(batch)?;
-        self.disk.flush_state(true)?;
+        self.disk.flush_state()?;
         self.shared.state.store(Arc::new(self.state.clone()));
         self.shared.forget_old_views();
         self.shared.expiry.load(&self.state);

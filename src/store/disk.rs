@@ -14,8 +14,8 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, IteratorMode, LogLevel, Options, ReadOptions,
-    ReadTier, WriteBatch, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, FlushOptions, IteratorMode, LogLevel, Options,
+    ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use super::error::Error;
@@ -61,6 +61,15 @@ fn table_name(table: Table) -> &'static str {
         Table::State => "state",
         Table::History => "history",
         Table::Meta => "meta",
+    }
+}
+
+/// A flush that was asked for at a time when writes are held up anyway is no failure.
+fn started(flush: Result<(), rocksdb::Error>) -> Result<bool, Error> {
+    match flush {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::TryAgain => Ok(false),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -204,19 +213,28 @@ impl Disk {
         row.map_err(failed)?.map_or(Ok(0), |row| position_index(&row))
     }
 
-    /// Flushes the state; without `wait` it goes on in the background.
-    pub(super) fn flush_state(&self, wait: bool) -> Result<(), Error> {
+    /// Flushes the state and waits for it.
+    pub(super) fn flush_state(&self) -> Result<(), Error> {
+        self.flush_families(true).map_err(failed)
+    }
+
+    /// Starts a flush of the state; false where RocksDB is behind with flushes as it is.
+    pub(super) fn start_state_flush(&self) -> Result<bool, Error> {
+        started(self.flush_families(false))
+    }
+
+    fn flush_families(&self, wait: bool) -> Result<(), rocksdb::Error> {
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         let [state, history, meta] = TABLES.map(|table| self.family(table));
-        self.state.flush_cfs_opt(&[&state, &history, &meta], &options).map_err(failed)
+        self.state.flush_cfs_opt(&[&state, &history, &meta], &options)
     }
 
-    /// Flushes the log's rows in the background: less memory, a shorter WAL to read at start.
-    pub(super) fn flush_log(&self) -> Result<(), Error> {
+    /// Starts a flush of the log's rows: less memory, a shorter WAL to read at start.
+    pub(super) fn start_log_flush(&self) -> Result<bool, Error> {
         let mut options = FlushOptions::default();
         options.set_wait(false);
-        self.log.flush_opt(&options).map_err(failed)
+        started(self.log.flush_opt(&options))
     }
 
     /// Reads every row of the state.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use rand::Rng;
 use rustix::fs::FlockOperation;
@@ -154,7 +155,9 @@ impl Thread {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         }
         let lock = lock(&config.dir)?;
+        let began = Instant::now();
         let disk = Arc::new(Disk::open(&config.dir)?);
+        let opened = began.elapsed();
         let identity = match read_identity(&disk)? {
             Some(found) => check_identity(config, found)?,
             // A state that has moved on without its log is no new directory.
@@ -167,8 +170,11 @@ impl Thread {
         disk.load(&mut loader)?;
         let missing = || Error::Corrupt("the state has no position".to_owned());
         let state = loader.finish()?.ok_or_else(missing)?;
+        let loaded = began.elapsed();
         let members = decode_members(&state.members)?;
         let log = LogStore::load(disk.clone(), members, (state.index, state.term))?;
+        let read = began.elapsed();
+        tracing::info!(index = state.index, ?opened, ?loaded, ?read, "store recovered");
         let session = rand::rng().random();
         let shared = Arc::new(Shared::new(session, identity.cluster_id, state.clone()));
         Ok(Opened { _lock: lock, disk, log, shared, state })
@@ -247,7 +253,7 @@ fn found_group(config: &Config, disk: &Disk) -> Result<Identity, Error> {
     disk.add_clear(&mut batch);
     rows::all(&state, |row| disk.add(&mut batch, row));
     disk.write_state(batch)?;
-    disk.flush_state(true)?;
+    disk.flush_state()?;
     let mut batch = Batch::default();
     add_first_rows(disk, &mut batch, &identity);
     disk.write_log(batch, true)?;

@@ -390,7 +390,7 @@ async fn a_flipped_bit_in_a_stored_row_is_refused_by_name() {
     let row = rows::Row::Put(rows::Table::State, b"\x01a".to_vec(), b"\x01\x00garbage".to_vec());
     disk.add(&mut batch, row);
     disk.write_state(batch).unwrap();
-    disk.flush_state(true).unwrap();
+    disk.flush_state().unwrap();
     drop(disk);
     let tasks = Tasks::new();
     let refused = Store::open(config(dir.path()), &tasks).await.map(|_| ());
@@ -414,7 +414,7 @@ fn install_ahead(dir: &std::path::Path, announce: bool) {
     let mut batch = disk::Batch::default();
     rows::all(&state, |row| disk.add(&mut batch, row));
     disk.write_state(batch).unwrap();
-    disk.flush_state(true).unwrap();
+    disk.flush_state().unwrap();
 }
 
 #[tokio::test]

@@ -83,6 +83,8 @@ pub(in crate::store) struct Node {
     ticks: u64,
     /// Transactions applied when calm was last looked for.
     calm_txns: u64,
+    /// A flush that was asked for has moved the flushed index to this or beyond once it is done.
+    flush_asked: u64,
     snapshot_tick: u64,
     building_snapshot: bool,
     election_term: u64,
@@ -137,6 +139,7 @@ impl Node {
             next_read: 0,
             ticks: 0,
             calm_txns: 0,
+            flush_asked: 0,
             snapshot_tick: 0,
             building_snapshot: false,
             election_term: u64::MAX,
@@ -485,8 +488,8 @@ impl Node {
         let calm = txns - self.calm_txns < CALM_TXNS_MAX;
         self.calm_txns = txns;
         if calm && self.disk.memory_bytes() > CALM_MEMORY_BYTES {
-            self.disk.flush_state(false)?;
-            self.disk.flush_log()?;
+            self.disk.start_state_flush()?;
+            self.disk.start_log_flush()?;
         }
         Ok(())
     }
@@ -511,9 +514,15 @@ impl Node {
         }
         let tail = LOG_TAIL_ENTRIES.min(self.config.log_entries_max / 2);
         let keep_from = store.tail(tail, self.config.log_bytes_max / 2).min(flushed + 1);
-        // Half of the bound in entries is still unflushed: a flush lets the next tick cut.
-        if store.last().saturating_sub(flushed) > entries / 2 {
-            self.disk.flush_state(false)?;
+        // Full memtables are flushed by themselves. Many small entries may fill the log before: one
+        // flush, and no other until it is done, or small files pile up faster than they merge.
+        let far =
+            entries > self.config.log_entries_max || store.bytes() > self.config.log_bytes_max * 2;
+        let unflushed = store.last().saturating_sub(flushed);
+        if far && unflushed > entries / 2 && flushed >= self.flush_asked {
+            if self.disk.start_state_flush()? {
+                self.flush_asked = flushed + 1;
+            }
         }
         if keep_from > store.first() {
             self.raw.mut_store().cut(keep_from - 1)?;
