@@ -63,6 +63,13 @@ impl Set {
         set.0.entry(last.clone()).or_default().member = true;
     }
 
+    /// Adds what is known of one step, if anything is.
+    pub fn put(&mut self, step: impl FnOnce() -> String, member: bool, children: Set) {
+        if member || !children.0.is_empty() {
+            self.0.insert(step(), Node { member, children });
+        }
+    }
+
     /// Whether the field at a path is a member.
     pub fn has(&self, path: &[String]) -> bool {
         let Some((last, above)) = path.split_last() else { return false };

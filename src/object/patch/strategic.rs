@@ -4,7 +4,7 @@
 //! upstream's: `$patch` (replace, delete), `$retainKeys`, `$setElementOrder/<list>` and
 //! `$deleteFromPrimitiveList/<list>`; kubectl's apply and edit write them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{go_print, unprocessable};
 use crate::object::schema::{Root, Schemas, Strategy, Type};
@@ -176,14 +176,12 @@ impl<'s> Merge<'s> {
     ) -> Result<Vec<Value>, Status> {
         if !same_kinds(&before, &change)? {
             if deletes {
-                return Ok(before.into_iter().filter(|item| !change.contains(item)).collect());
+                let gone = Places::new(&change, "");
+                return Ok(before.into_iter().filter(|item| gone.of(item).is_none()).collect());
             }
-            let mut merged: Vec<Value> = Vec::with_capacity(before.len() + change.len());
-            for item in before.iter().chain(&change) {
-                if !merged.contains(item) {
-                    merged.push(item.clone());
-                }
-            }
+            let mut seen = HashSet::new();
+            let both = before.iter().chain(&change);
+            let merged = both.filter(|item| seen.insert(item.to_string())).cloned().collect();
             return in_order(merged, &change, &before, "");
         }
         let key = strategy.key.as_ref();
@@ -196,10 +194,14 @@ impl<'s> Merge<'s> {
         };
         let (before, change) = special_items(before, change, key)?;
         let mut merged = before.clone();
+        let mut places = Places::new(&before, key);
         for one in &change {
             let value = key_of(one, key)?;
-            match merged.iter().position(|have| have.get(key) == Some(value)) {
-                None => merged.push(one.clone()),
+            match places.of(one) {
+                None => {
+                    places.places.insert(value.to_string(), merged.len());
+                    merged.push(one.clone());
+                }
                 Some(at) => {
                     let have = merged[at].as_object().cloned().unwrap_or_default();
                     let one = one.as_object().cloned().unwrap_or_default();
@@ -279,12 +281,12 @@ fn special_items(
 ) -> Result<(Vec<Value>, Vec<Value>), Status> {
     let mut ordinary = Vec::with_capacity(change.len());
     let mut replace = false;
+    let mut deleted = HashSet::new();
     for item in change {
         match item.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or("")) {
             None => ordinary.push(item),
             Some("delete") => {
-                let gone = key_of(&item, key)?;
-                before.retain(|have| have.get(key) != Some(gone));
+                deleted.insert(key_of(&item, key)?.to_string());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -299,6 +301,10 @@ fn special_items(
                 )));
             }
         }
+    }
+    if !deleted.is_empty() {
+        let gone = |have: &Value| have.get(key).is_some_and(|k| deleted.contains(&k.to_string()));
+        before.retain(|have| !gone(have));
     }
     Ok(if replace { (ordinary, Vec::new()) } else { (before, ordinary) })
 }
@@ -332,6 +338,35 @@ fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Statu
     Ok(())
 }
 
+/// Where the items of a list stand, by their keys; lists are long where someone means harm.
+struct Places<'k> {
+    key: &'k str,
+    places: HashMap<String, usize>,
+}
+
+impl<'k> Places<'k> {
+    fn new(list: &[Value], key: &'k str) -> Self {
+        let mut all = Self { key, places: HashMap::with_capacity(list.len()) };
+        for (place, item) in list.iter().enumerate() {
+            if let Some(text) = all.text(item) {
+                all.places.entry(text).or_insert(place);
+            }
+        }
+        all
+    }
+
+    fn text(&self, item: &Value) -> Option<String> {
+        match self.key {
+            "" => Some(item.to_string()),
+            key => item.get(key).map(Value::to_string),
+        }
+    }
+
+    fn of(&self, item: &Value) -> Option<usize> {
+        self.places.get(&self.text(item)?).copied()
+    }
+}
+
 /// Sorts a merged list: what `order` names in its order, the rest in the order of `live`; the two
 /// are interleaved as the live list had them.
 fn in_order(
@@ -340,20 +375,16 @@ fn in_order(
     live: &[Value],
     key: &str,
 ) -> Result<Vec<Value>, Status> {
-    let same = |a: &Value, b: &Value| match key {
-        "" => a == b,
-        key => a.get(key).is_some() && a.get(key) == b.get(key),
-    };
-    let place = |list: &[Value], item: &Value| list.iter().position(|have| same(have, item));
     if !key.is_empty() {
         for item in merged.iter().chain(order) {
             key_of(item, key)?;
         }
     }
+    let (order, live) = (Places::new(order, key), Places::new(live, key));
     let (mut named, mut rest): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    rest.sort_by_key(|item| place(live, item));
+        merged.into_iter().partition(|item| order.of(item).is_some());
+    named.sort_by_cached_key(|item| order.of(item));
+    rest.sort_by_cached_key(|item| live.of(item));
     let mut out = Vec::with_capacity(named.len() + rest.len());
     let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
     loop {
@@ -362,7 +393,7 @@ fn in_order(
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (Some(left), Some(right)) => {
-                matches!((place(live, left), place(live, right)), (Some(l), Some(r)) if l < r)
+                matches!((live.of(left), live.of(right)), (Some(l), Some(r)) if l < r)
             }
         };
         out.extend(if rest_first { rest.next() } else { named.next() });

@@ -4,6 +4,7 @@
 //! Why apart from `apply`: these are the four primitives of structured merge; ownership is
 //! arithmetic over what they return.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use super::fields::{Set, field, item, key, show_step};
@@ -41,7 +42,21 @@ pub struct Changes {
     pub modified: Set,
 }
 
-type Path = Vec<String>;
+/// The same for one place: whether it is a field that changed itself, and what changed below it.
+#[derive(Debug, Default)]
+struct Delta {
+    added: (bool, Set),
+    removed: (bool, Set),
+    modified: (bool, Set),
+}
+
+impl Delta {
+    fn put(&mut self, step: impl Fn() -> String, below: Delta) {
+        self.added.1.put(&step, below.added.0, below.added.1);
+        self.removed.1.put(&step, below.removed.0, below.removed.1);
+        self.modified.1.put(&step, below.modified.0, below.modified.1);
+    }
+}
 
 impl<'s> Walk<'s> {
     /// Walks over objects of a root's type.
@@ -124,70 +139,73 @@ impl<'s> Walk<'s> {
         items.iter().filter_map(|item| Some((self.step(list, item).ok()?, item))).collect()
     }
 
-    /// The fields that a value sets.
-    pub fn fields(&self, value: &Value) -> Set {
-        let mut set = Set::default();
-        self.collect(value, self.root, &mut Vec::new(), &mut set);
-        set
+    /// The same by step; items that share a step are twins.
+    fn by_step<'v>(
+        &self,
+        list: &List,
+        value: Option<&'v Value>,
+    ) -> BTreeMap<String, Vec<&'v Value>> {
+        let mut all: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for (step, item) in self.items(list, value) {
+            all.entry(step).or_default().push(item);
+        }
+        all
     }
 
-    fn collect(&self, value: &Value, kind: Kind<'s>, path: &mut Path, set: &mut Set) {
+    /// The fields that a value sets.
+    pub fn fields(&self, value: &Value) -> Set {
+        self.collect(value, self.root).1
+    }
+
+    /// Whether the value is a field itself, and the fields below it.
+    fn collect(&self, value: &Value, kind: Kind<'s>) -> (bool, Set) {
+        let mut set = Set::default();
         match (kind, value) {
-            (Kind::Leaf, _) => set.insert(path),
+            (Kind::Leaf, _) => return (true, set),
             (Kind::Struct(_) | Kind::Map(_), Value::Object(map)) => {
                 for (name, value) in map {
                     let (below, declared) = self.child(kind, name);
-                    path.push(field(name));
-                    self.collect(value, below, path, set);
+                    let (member, fields) = self.collect(value, below);
                     let bare = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                    if bare || !declared {
-                        set.insert(path);
-                    }
-                    path.pop();
+                    set.put(|| field(name), member || bare || !declared, fields);
                 }
             }
             (Kind::List(list), Value::Array(_)) => {
-                let items = self.items(list, Some(value));
-                for (step, value) in &items {
-                    path.push(step.clone());
-                    let twins = items.iter().filter(|(other, _)| other == step).count();
-                    if twins == 1 {
-                        self.collect(value, self.kind(&list.item, None), path, set);
-                    }
-                    set.insert(path);
-                    path.pop();
+                let below = self.kind(&list.item, None);
+                for (step, items) in self.by_step(list, Some(value)) {
+                    let fields = match items.as_slice() {
+                        [one] => self.collect(one, below).1,
+                        _ => Set::default(),
+                    };
+                    set.put(|| step, true, fields);
                 }
             }
             _ => {}
         }
+        (false, set)
     }
 
     /// What changed from `old` to `new`.
     pub fn compare(&self, old: &Value, new: &Value) -> Changes {
-        let mut changes = Changes::default();
-        self.differ(Some(old), Some(new), self.root, &mut Vec::new(), &mut changes);
-        changes
+        let delta = self.differ(Some(old), Some(new), self.root);
+        Changes { added: delta.added.1, removed: delta.removed.1, modified: delta.modified.1 }
     }
 
-    fn differ(
-        &self,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        kind: Kind<'s>,
-        path: &mut Path,
-        out: &mut Changes,
-    ) {
+    fn differ(&self, old: Option<&Value>, new: Option<&Value>, kind: Kind<'s>) -> Delta {
+        let mut out = Delta::default();
+        if old.is_some() && old == new {
+            return out;
+        }
         if matches!(kind, Kind::Leaf) || (is_bare(old) && is_bare(new)) {
             match (old, new) {
-                (None, _) => out.added.insert(path),
-                (_, None) => out.removed.insert(path),
-                (old, new) if old != new => out.modified.insert(path),
-                _ => {}
+                (None, _) => out.added.0 = true,
+                (_, None) => out.removed.0 = true,
+                _ => out.modified.0 = true,
             }
-            return;
+            return out;
         }
         match kind {
-            Kind::List(list) => self.differ_items(old, new, list, path, out),
+            Kind::List(list) => self.differ_items(old, new, list, &mut out),
             kind => {
                 let empty = Map::new();
                 let both = old.is_some() && new.is_some();
@@ -197,18 +215,17 @@ impl<'s> Walk<'s> {
                 for name in old.keys().chain(more) {
                     let (below, _) = self.child(kind, name);
                     let absent = if both { always_there(kind, name) } else { None };
-                    path.push(field(name));
                     let (old, new) = (old.get(name).or(absent), new.get(name).or(absent));
-                    self.differ(old, new, below, path, out);
-                    path.pop();
+                    out.put(|| field(name), self.differ(old, new, below));
                 }
             }
         }
         match (old, new) {
-            (None, _) => out.added.insert(path),
-            (_, None) => out.removed.insert(path),
+            (None, _) => out.added.0 = true,
+            (_, None) => out.removed.0 = true,
             _ => {}
         }
+        out
     }
 
     fn differ_items(
@@ -216,46 +233,45 @@ impl<'s> Walk<'s> {
         old: Option<&Value>,
         new: Option<&Value>,
         list: &'s List,
-        path: &mut Path,
-        out: &mut Changes,
+        out: &mut Delta,
     ) {
-        let (old, new) = (self.items(list, old), self.items(list, new));
+        let (old, mut new) = (self.by_step(list, old), self.by_step(list, new));
         let below = self.kind(&list.item, None);
-        let mut seen: Vec<&str> = Vec::new();
-        for (step, _) in old.iter().chain(&new) {
-            if seen.contains(&step.as_str()) {
-                continue;
-            }
-            seen.push(step);
-            let of = |items: &[(String, &'_ Value)]| -> Vec<Value> {
-                items.iter().filter(|(s, _)| s == step).map(|(_, v)| (*v).clone()).collect()
-            };
-            let (before, after) = (of(&old), of(&new));
-            path.push(step.clone());
-            match (before.as_slice(), after.as_slice()) {
+        let pairs: Vec<_> = old
+            .into_iter()
+            .map(|(step, before)| {
+                let after = new.remove(&step).unwrap_or_default();
+                (step, before, after)
+            })
+            .collect();
+        let added = new.into_iter().map(|(step, after)| (step, Vec::new(), after));
+        for (step, before, after) in pairs.into_iter().chain(added) {
+            let delta = match (before.as_slice(), after.as_slice()) {
                 ([] | [_], [] | [_]) => {
-                    self.differ(before.first(), after.first(), below, path, out);
+                    self.differ(before.first().copied(), after.first().copied(), below)
                 }
-                // Items that share a key are one value.
+                // Twins are one value.
                 ([_, _, ..], [_, _, ..]) => {
-                    if before != after {
-                        out.modified.insert(path);
-                    }
+                    Delta { modified: (before != after, Set::default()), ..Delta::default() }
                 }
                 ([_, _, ..], after) => {
-                    if let [one] = after {
-                        self.differ(None, Some(one), below, path, out);
-                    }
-                    out.removed.insert(path);
+                    let mut delta = match after {
+                        [one] => self.differ(None, Some(one), below),
+                        _ => Delta::default(),
+                    };
+                    delta.removed.0 = true;
+                    delta
                 }
                 (before, _) => {
-                    if let [one] = before {
-                        self.differ(Some(one), None, below, path, out);
-                    }
-                    out.added.insert(path);
+                    let mut delta = match before {
+                        [one] => self.differ(Some(one), None, below),
+                        _ => Delta::default(),
+                    };
+                    delta.added.0 = true;
+                    delta
                 }
-            }
-            path.pop();
+            };
+            out.put(|| step.clone(), delta);
         }
     }
 
@@ -295,13 +311,14 @@ impl<'s> Walk<'s> {
     ) -> Vec<Value> {
         let (live, config) = (self.items(list, live), self.items(list, config));
         let below = self.kind(&list.item, None);
-        let find = |items: &[(String, &'_ Value)], step: &str| {
-            items.iter().position(|(other, _)| other == step)
-        };
+        let mut of_live: HashMap<&str, Vec<&Value>> = HashMap::new();
+        for (step, value) in &live {
+            of_live.entry(step).or_default().push(value);
+        }
+        let of_config: HashSet<&str> = config.iter().map(|(step, _)| step.as_str()).collect();
         let merge = |step: &str, value: &Value| {
-            let mut twins = live.iter().filter(|(other, _)| other == step);
-            let before = match (twins.next(), twins.next()) {
-                (Some((_, one)), None) => Some(*one),
+            let before = match of_live.get(step).map(Vec::as_slice) {
+                Some([one]) => Some(*one),
                 _ => None,
             };
             self.join(before, Some(value), below)
@@ -309,9 +326,9 @@ impl<'s> Walk<'s> {
         let shared: Vec<&str> = config
             .iter()
             .map(|(step, _)| step.as_str())
-            .filter(|step| find(&live, step).is_some())
+            .filter(|step| of_live.contains_key(step))
             .collect();
-        let (mut out, mut merged) = (Vec::new(), Vec::<&str>::new());
+        let (mut out, mut merged) = (Vec::new(), HashSet::<&str>::new());
         let (mut at_live, mut at_config, mut at_shared) = (0, 0, 0);
         while at_live < live.len() || at_config < config.len() {
             if let (Some((step, _)), Some((wanted, value))) =
@@ -319,29 +336,29 @@ impl<'s> Walk<'s> {
             {
                 if step == wanted {
                     out.extend(merge(wanted, value));
-                    merged.push(wanted);
+                    merged.insert(wanted);
                     (at_live, at_config, at_shared) = (at_live + 1, at_config + 1, at_shared + 1);
                     continue;
                 }
                 let next = shared.get(at_shared);
-                if find(&config, step).is_some() && next.is_some_and(|next| next != step) {
+                if of_config.contains(step.as_str()) && next.is_some_and(|next| next != step) {
                     at_live += 1;
                     continue;
                 }
             }
             if let Some((step, value)) = live.get(at_live) {
-                if find(&config, step).is_none() {
+                if !of_config.contains(step.as_str()) {
                     out.extend(self.join(Some(value), None, below));
                     at_live += 1;
                     continue;
                 }
-                if merged.contains(&step.as_str()) {
+                if merged.contains(step.as_str()) {
                     at_live += 1;
                 }
             }
             if let Some((step, value)) = config.get(at_config) {
                 out.extend(merge(step, value));
-                merged.push(step);
+                merged.insert(step);
                 at_config += 1;
                 if shared.get(at_shared) == Some(&step.as_str()) {
                     at_shared += 1;
@@ -435,19 +452,18 @@ impl<'s> Walk<'s> {
                 }
             }
             (Kind::List(list), Value::Array(items)) => {
-                let mut seen: Vec<String> = Vec::new();
+                let mut seen: HashSet<String> = HashSet::new();
                 for (index, value) in items.iter().enumerate() {
                     match self.step(list, value) {
                         Err(error) => errors.push(format!("{}element {index}: {error}", colon(at))),
                         Ok(step) => {
                             let shown = show_step(&step);
-                            if seen.contains(&step) {
+                            if !seen.insert(step) {
                                 errors.push(format!(
                                     "{}duplicate entries for key {shown}",
                                     colon(at)
                                 ));
                             }
-                            seen.push(step);
                             at.push_str(&shown);
                             self.check(value, self.kind(&list.item, None), at, errors);
                             at.truncate(length);

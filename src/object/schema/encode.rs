@@ -1,4 +1,4 @@
-//! Protobuf answers, written by the table's field numbers.
+//! Answers that are not JSON: protobuf by the table's field numbers, and YAML.
 //!
 //! Why: generated Go clients ask for protobuf first; the table that reads their bodies can write
 //! their answers.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 
 use super::wire::{MAGIC, put_bytes, put_fixed64, put_number};
-use super::{Field, Or, Root, Schemas, Struct, Type};
+use super::{Field, Or, Root, Schemas, Struct, Type, yaml_out};
 use crate::object::{Gvk, Map, Value, time};
 
 /// The object as protobuf in its envelope. What does not fit its type is left out.
@@ -28,6 +28,11 @@ pub fn protobuf(gvk: &Gvk, value: &Value, root: Root) -> Vec<u8> {
     put_bytes(&mut out, 3, b"");
     put_bytes(&mut out, 4, b"");
     out
+}
+
+/// The value as YAML, with lists as kubectl indents them.
+pub fn yaml(value: &Value) -> String {
+    yaml_out::write(value)
 }
 
 struct Writer<'s> {

@@ -10,6 +10,7 @@ pub mod openapi;
 mod shape;
 mod table;
 mod wire;
+mod yaml_out;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -97,7 +97,7 @@ impl Reader<'_> {
         for item in Fields(bytes) {
             let (number, payload) = item?;
             let known = of.fields.iter().find(|field| {
-                field.numbers.starts_with(prefix) && field.numbers.get(level) == Some(&number)
+                field.numbers.get(level) == Some(&number) && field.numbers.starts_with(prefix)
             });
             let Some(field) = known else { continue };
             if field.numbers.get(level + 1).is_some_and(|inner| *inner != 0) {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -124,9 +125,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
         }
         // A merge key only fills in; what stands in the map itself wins, and the first map.
-        for (name, value) in merged {
-            if !fields.iter().any(|(known, _)| *known == name) {
-                fields.push((name, value));
+        if !merged.is_empty() {
+            let mut known: HashSet<_> = fields.iter().map(|(name, _)| name.clone()).collect();
+            for (name, value) in merged {
+                if known.insert(name.clone()) {
+                    fields.push((name, value));
+                }
             }
         }
         Ok(Node::Object(fields))
