@@ -66,11 +66,7 @@ impl Manager {
 
     fn changes(&self, walk: Walk, old: &Value, new: &Value) -> Changes {
         let changes = walk.compare(old, new);
-        Changes {
-            added: self.filter(changes.added),
-            removed: self.filter(changes.removed),
-            modified: self.filter(changes.modified),
-        }
+        Changes { set: self.filter(changes.set), removed: self.filter(changes.removed) }
     }
 }
 
@@ -217,7 +213,7 @@ fn updated(
     // Upstream lets the current operation be a manager of its own first, so the previous entry of
     // the same manager loses what changed and gets it back here.
     let _ = settle(&mut entries, &changes, true);
-    let set = strip(changes.modified.union(&changes.added));
+    let set = strip(changes.set);
     if set.is_empty() {
         return entries;
     }
@@ -232,12 +228,11 @@ fn updated(
 /// Takes changed and removed fields from the other managers; without force, a change of what one
 /// of them owns is a conflict.
 fn settle(entries: &mut Vec<Entry>, changes: &Changes, force: bool) -> Result<(), Vec<Conflict>> {
-    let changed = changes.modified.union(&changes.added);
     if !force {
         let conflicts: Vec<Conflict> = entries
             .iter()
             .flat_map(|entry| {
-                let paths = entry.set.intersection(&changed).paths();
+                let paths = entry.set.intersection(&changes.set).paths();
                 paths.into_iter().map(|path| Conflict { manager: entry.shown(), path })
             })
             .collect();
@@ -246,7 +241,7 @@ fn settle(entries: &mut Vec<Entry>, changes: &Changes, force: bool) -> Result<()
         }
     }
     for entry in entries.iter_mut() {
-        entry.set = entry.set.difference(&changed).difference(&changes.removed);
+        entry.set = entry.set.difference(&changes.set).difference(&changes.removed);
     }
     entries.retain(|entry| !entry.set.is_empty());
     Ok(())
@@ -269,16 +264,14 @@ fn pruned(walk: Walk, merged: Value, last: &Set, owned: &Set) -> Value {
 }
 
 /// Nobody owns an object's identity.
-fn strip(set: Set) -> Set {
-    let mut gone = Set::default();
-    let metadata = "f:metadata".to_owned();
+fn strip(mut set: Set) -> Set {
     for name in ["apiVersion", "kind", "metadata"] {
-        gone.insert(&[format!("f:{name}")]);
+        set.forget(&[name]);
     }
     for name in UNOWNED {
-        gone.insert(&[metadata.clone(), format!("f:{name}")]);
+        set.forget(&["metadata", name]);
     }
-    set.difference(&gone)
+    set
 }
 
 fn last_applied(object: &Value) -> &str {
@@ -298,10 +291,7 @@ fn allowed_by_last_applied(root: Root, walk: Walk, live: &Value, who: &Manager) 
         return Set::default();
     };
     let changes = walk.compare(&last.value, live);
-    walk.fields(&last.value)
-        .difference(&changes.modified)
-        .difference(&changes.added)
-        .difference(&changes.removed)
+    walk.fields(&last.value).difference(&changes.set).difference(&changes.removed)
 }
 
 /// Keeps kubectl's annotation in step, so that client-side apply can take over again.

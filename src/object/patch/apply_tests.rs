@@ -270,6 +270,25 @@ fn managers_can_be_reset_and_objects_without_any_are_not_tracked() {
 }
 
 #[test]
+fn a_very_long_list_is_merged_in_linear_time() {
+    let kind = root("core.v1.Service");
+    let list = |from: i64| -> Vec<Value> {
+        (from..from + 10_000).map(|port| json!({"port": port})).collect()
+    };
+    let service = |ports: Vec<Value>| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+            "spec": {"ports": ports}})
+    };
+    let me = |name: &str| Manager { api_version: "v1".to_owned(), ..who(name, 0) };
+    let first = apply(kind, None, &service(list(1)), &me("a"), false).unwrap();
+    let both = apply(kind, Some(&first), &service(list(5_000)), &me("b"), false).unwrap();
+    assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 14_999);
+    let patch = json!({"spec": {"ports": list(20_000)}});
+    let patched = crate::object::patch::strategic::apply(kind, &first, &patch).unwrap();
+    assert_eq!(patched["spec"]["ports"].as_array().unwrap().len(), 20_000);
+}
+
+#[test]
 fn only_so_many_update_managers_are_kept() {
     let kind = root("apps.v1.Deployment");
     let mut object = deployment(json!({"replicas": 0}));

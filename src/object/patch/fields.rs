@@ -137,6 +137,20 @@ impl Set {
         Set(out)
     }
 
+    /// Takes one field out; what is below it stays.
+    pub fn forget(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let step = field(first);
+        let Some(node) = self.0.get_mut(&step) else { return };
+        match rest {
+            [] => node.member = false,
+            rest => node.children.forget(rest),
+        }
+        if !node.member && node.children.0.is_empty() {
+            self.0.remove(&step);
+        }
+    }
+
     /// Without a path and all below it.
     pub fn without(mut self, path: &[&str]) -> Set {
         fn cut(set: &mut Set, path: &[&str]) {

@@ -34,27 +34,23 @@ pub struct Walk<'s> {
 /// What changed from one value to another.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Only in the second.
-    pub added: Set,
+    /// Only in the second, or different in it.
+    pub set: Set,
     /// Only in the first.
     pub removed: Set,
-    /// In both, and different.
-    pub modified: Set,
 }
 
 /// The same for one place: whether it is a field that changed itself, and what changed below it.
 #[derive(Debug, Default)]
 struct Delta {
-    added: (bool, Set),
+    set: (bool, Set),
     removed: (bool, Set),
-    modified: (bool, Set),
 }
 
 impl Delta {
     fn put(&mut self, step: impl Fn() -> String, below: Delta) {
-        self.added.1.put(&step, below.added.0, below.added.1);
+        self.set.1.put(&step, below.set.0, below.set.1);
         self.removed.1.put(&step, below.removed.0, below.removed.1);
-        self.modified.1.put(&step, below.modified.0, below.modified.1);
     }
 }
 
@@ -188,7 +184,7 @@ impl<'s> Walk<'s> {
     /// What changed from `old` to `new`.
     pub fn compare(&self, old: &Value, new: &Value) -> Changes {
         let delta = self.differ(Some(old), Some(new), self.root);
-        Changes { added: delta.added.1, removed: delta.removed.1, modified: delta.modified.1 }
+        Changes { set: delta.set.1, removed: delta.removed.1 }
     }
 
     fn differ(&self, old: Option<&Value>, new: Option<&Value>, kind: Kind<'s>) -> Delta {
@@ -197,11 +193,8 @@ impl<'s> Walk<'s> {
             return out;
         }
         if matches!(kind, Kind::Leaf) || (is_bare(old) && is_bare(new)) {
-            match (old, new) {
-                (None, _) => out.added.0 = true,
-                (_, None) => out.removed.0 = true,
-                _ => out.modified.0 = true,
-            }
+            let place = if new.is_none() { &mut out.removed } else { &mut out.set };
+            place.0 = true;
             return out;
         }
         match kind {
@@ -221,7 +214,7 @@ impl<'s> Walk<'s> {
             }
         }
         match (old, new) {
-            (None, _) => out.added.0 = true,
+            (None, _) => out.set.0 = true,
             (_, None) => out.removed.0 = true,
             _ => {}
         }
@@ -252,7 +245,7 @@ impl<'s> Walk<'s> {
                 }
                 // Twins are one value.
                 ([_, _, ..], [_, _, ..]) => {
-                    Delta { modified: (before != after, Set::default()), ..Delta::default() }
+                    Delta { set: (before != after, Set::default()), ..Delta::default() }
                 }
                 ([_, _, ..], after) => {
                     let mut delta = match after {
@@ -267,7 +260,7 @@ impl<'s> Walk<'s> {
                         [one] => self.differ(Some(one), None, below),
                         _ => Delta::default(),
                     };
-                    delta.added.0 = true;
+                    delta.set.0 = true;
                     delta
                 }
             };
