@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
+use crate::net::cidr::Cidr;
+
 /// Where the configuration file lies unless `--config` says otherwise.
 pub const FILE: &str = "/etc/clusterd/config.yaml";
 /// Where data lies unless `--data-dir` says otherwise.
@@ -38,58 +40,6 @@ pub enum ProxyMode {
     Nftables,
     /// The kernel's virtual server; not built yet.
     Ipvs,
-}
-
-/// A network range, as in 10.42.0.0/16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// The first address.
-    pub base: Ipv4Addr,
-    /// The prefix length in bits.
-    pub bits: u8,
-}
-
-impl Cidr {
-    /// The address at `offset` from the first.
-    pub fn nth(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.base).wrapping_add(offset))
-    }
-
-    /// Whether it holds `ip`.
-    pub fn contains(&self, ip: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-        u32::from(ip) & mask == u32::from(self.base)
-    }
-
-    /// The sub-range number `index` of `bits` length.
-    pub fn subnet(&self, bits: u8, index: u32) -> Self {
-        Self { base: self.nth(index << (32 - u32::from(bits))), bits }
-    }
-}
-
-impl std::str::FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no IPv4 range like 10.42.0.0/16");
-        let (base, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let base: Ipv4Addr = base.parse().map_err(|_| wrong())?;
-        let bits: u8 = bits.parse().map_err(|_| wrong())?;
-        if !(8..=30).contains(&bits) {
-            return Err(format!("{text:?}: the prefix must be between 8 and 30 bits long"));
-        }
-        let cidr = Self { base, bits };
-        if !cidr.contains(base) {
-            return Err(format!("{text:?} has bits set behind its prefix"));
-        }
-        Ok(cidr)
-    }
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}/{}", self.base, self.bits)
-    }
 }
 
 /// What `clusterd server` is started with. Every flag is also a key of the configuration file.
@@ -196,11 +146,14 @@ impl Server {
             ));
         }
         let (pods, services) = (self.cluster_cidr, self.service_cidr);
-        if pods.contains(services.base) || services.contains(pods.base) {
+        if pods.overlaps(services) {
             return wrong(format!("--cluster-cidr {pods} and --service-cidr {services} overlap"));
         }
-        if pods.bits > 24 {
-            return wrong(format!("--cluster-cidr {pods}: each node needs a /24 of it"));
+        if !(8..=24).contains(&pods.length()) {
+            return wrong(format!("--cluster-cidr {pods}: must be between /8 and /24, each node takes a /24 of it"));
+        }
+        if !(8..=28).contains(&services.length()) {
+            return wrong(format!("--service-cidr {services} must be between /8 and /28"));
         }
         if self.bind_address.is_ipv6() || self.node_ip.is_some_and(|ip| ip.is_ipv6()) {
             return wrong("IPv6 addresses are not supported yet".to_owned());
@@ -222,6 +175,11 @@ impl Server {
             return Err(Error::Value("this host has no name: use --node-name".to_owned()));
         }
         Ok(name)
+    }
+
+    /// The address of the Service `kubernetes`, the first of the range.
+    pub fn service_ip(&self) -> Ipv4Addr {
+        self.service_cidr.nth(1).unwrap_or(self.service_cidr.base())
     }
 
     /// The node's address: as given, or the one that the default route uses, or loopback.
@@ -307,17 +265,6 @@ mod tests {
                     .is_err(),
                 "{wrong:?}"
             );
-        }
-    }
-
-    #[test]
-    fn ranges_are_read_strictly() {
-        let cidr: Cidr = "10.42.0.0/16".parse().unwrap();
-        assert!(cidr.contains("10.42.255.1".parse().unwrap()));
-        assert!(!cidr.contains("10.43.0.1".parse().unwrap()));
-        assert_eq!(cidr.subnet(24, 3).to_string(), "10.42.3.0/24");
-        for wrong in ["10.42.0.0", "10.42.0.1/16", "10.42.0.0/33", "x/16"] {
-            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
         }
     }
 

@@ -60,6 +60,13 @@ impl Cidr {
         (index < self.size()).then(|| (self.base + index as u32).into())
     }
 
+    /// The part number `index` of `length` leading bits, when there are that many.
+    pub fn part(self, length: u8, index: u32) -> Option<Self> {
+        let bits = u32::from(length.checked_sub(self.length)?);
+        let within = length <= 32 && u64::from(index) < 1 << bits;
+        within.then(|| Self { base: self.base + (index << (32 - u32::from(length))), length })
+    }
+
     /// The address's index.
     pub fn index(self, address: Ipv4Addr) -> Option<u64> {
         self.contains(address).then(|| u64::from(u32::from(address) - self.base))
@@ -96,6 +103,9 @@ mod tests {
         assert_eq!(range.to_string(), "10.42.3.0/24");
         assert_eq!(range.nth(255), Some([10, 42, 3, 255].into()));
         assert_eq!((range.nth(256), range.index([10, 42, 3, 7].into())), (None, Some(7)));
+        let wide: Cidr = "10.42.0.0/16".parse().unwrap();
+        assert_eq!(wide.part(24, 3).unwrap().to_string(), "10.42.3.0/24");
+        assert!(wide.part(24, 256).is_none() && wide.part(8, 0).is_none());
         assert!(range.overlaps("10.42.0.0/16".parse().unwrap()));
         assert!(!range.overlaps("10.43.0.0/16".parse().unwrap()));
         assert!("0.0.0.0/0".parse::<Cidr>().unwrap().contains([8, 8, 8, 8].into()));

@@ -162,7 +162,7 @@ fn open_pki(options: &Server, clock: &SharedClock) -> anyhow::Result<pki::Pki> {
         hostname,
         node_name: options.node_name()?,
         addresses,
-        service_ip: options.service_cidr.nth(1).into(),
+        service_ip: options.service_ip().into(),
         domain: options.cluster_domain.clone(),
         sans: options.tls_san.clone(),
     };
@@ -220,7 +220,10 @@ impl Check for StoreCheck {
 fn client_for(api: &Arc<Api>) -> components::ClientFor {
     let api = api.clone();
     Arc::new(move |name: &str| {
-        let mut user = User { name: name.to_owned(), ..User::default() };
+        let mut user = bootstrap::apiserver_user();
+        if name != user.name {
+            user = User { name: name.to_owned(), ..User::default() };
+        }
         let account = name.strip_prefix("system:serviceaccount:");
         if let Some((namespace, account)) = account.and_then(|rest| rest.split_once(':')) {
             user = crate::api::authn::service_account::user(namespace, account, "");

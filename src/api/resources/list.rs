@@ -266,10 +266,10 @@ fn access_and_admission() -> Vec<Row> {
         .cluster()
         .sub(CSR)
         .inert(NO_SIGNER),
-        rbac("ClusterRoleBinding", "clusterrolebindings", plain).cluster(),
-        rbac("ClusterRole", "clusterroles", plain).cluster(),
-        rbac("RoleBinding", "rolebindings", plain),
-        rbac("Role", "roles", plain),
+        rbac("ClusterRoleBinding", "clusterrolebindings", || std::sync::Arc::new(super::rbac::NAMED)).cluster(),
+        rbac("ClusterRole", "clusterroles", || std::sync::Arc::new(super::rbac::NAMED)).cluster(),
+        rbac("RoleBinding", "rolebindings", || std::sync::Arc::new(super::rbac::NAMED)),
+        rbac("Role", "roles", || std::sync::Arc::new(super::rbac::NAMED)),
         Row::new(FLOW, "v1", "FlowSchema", "flowschemas", plain)
             .cluster()
             .sub(STATUS)

@@ -16,6 +16,7 @@ mod fill;
 mod list;
 mod names;
 mod podspec;
+mod rbac;
 mod rules;
 #[cfg(test)]
 mod testing;

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 pub use listen::{AnyClient, Listener, connection, serve, tls_config};
-pub use plain::{plain, version};
+pub use plain::{git_version, plain, version};
 
 use super::admission::Plugin;
 use super::authn::Authenticator;

@@ -69,6 +69,11 @@ fn json(value: &Value) -> Text {
     reply
 }
 
+/// What clients compare themselves with.
+pub fn git_version() -> String {
+    format!("v1.{MINOR}.2+clusterd")
+}
+
 /// The answer of `/version`.
 pub fn version() -> Value {
     let platform = match std::env::consts::ARCH {
@@ -80,7 +85,7 @@ pub fn version() -> Value {
         "major": "1", "minor": MINOR,
         "emulationMajor": "1", "emulationMinor": MINOR,
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "gitVersion": format!("v1.{MINOR}.2+clusterd"),
+        "gitVersion": git_version(),
         "gitCommit": option_env!("CLUSTERD_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none", "compiler": "rustc", "platform": platform,
