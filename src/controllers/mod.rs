@@ -11,6 +11,7 @@ mod garbage;
 mod job;
 mod kubernetes_service;
 mod namespace;
+mod node_taints;
 mod podgc;
 mod pods;
 mod replicas;
@@ -106,6 +107,7 @@ pub fn all(context: &ControllerContext, tasks: &Tasks) -> Vec<Entry> {
         entry("replicaset-controller", "replicaset-controller", replicas::Replicas::<ReplicaSet>::new(informers, clock())),
         entry("deployment-controller", "deployment-controller", deployment::Deployments::new(informers, clock())),
         entry("job-controller", "job-controller", job::Jobs::new(informers, clock())),
+        entry("node-controller", "node-controller", node_taints::NodeTaints::new(informers)),
         entry("pod-garbage-collector", "pod-garbage-collector", podgc::PodGarbage::new(informers, clock())),
     ]
 }
