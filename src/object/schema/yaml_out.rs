@@ -139,12 +139,11 @@ fn literal(value: &str, indent: usize, out: &mut String) {
 /// Whether YAML's syntax would see more than a text.
 fn needs_quotes(value: &str) -> bool {
     const INDICATORS: &str = "?:,[]{}#&*!|>'\"%@`=";
-    let dash = value.starts_with('-')
-        && value[1..].starts_with(|c: char| c == ' ' || c == '-')
-        && (value.len() < 3 || value.starts_with("- ") || value.starts_with("---"));
     value.starts_with(|first: char| INDICATORS.contains(first))
         || value == "-"
-        || dash
+        || value.starts_with("- ")
+        || value.starts_with("-\t")
+        || value.starts_with("---")
         || value.starts_with([' ', '\t'])
         || value.ends_with([' ', '\t', ':'])
         || value.contains(": ")
