@@ -519,10 +519,9 @@ impl Node {
         let far =
             entries > self.config.log_entries_max || store.bytes() > self.config.log_bytes_max * 2;
         let unflushed = store.last().saturating_sub(flushed);
-        if far && unflushed > entries / 2 && flushed >= self.flush_asked {
-            if self.disk.start_state_flush()? {
-                self.flush_asked = flushed + 1;
-            }
+        let due = far && unflushed > entries / 2 && flushed >= self.flush_asked;
+        if due && self.disk.start_state_flush()? {
+            self.flush_asked = flushed + 1;
         }
         if keep_from > store.first() {
             self.raw.mut_store().cut(keep_from - 1)?;
