@@ -58,7 +58,7 @@ pub fn joined(head: Vec<u8>, items: Vec<Bytes>, tail: &'static [u8]) -> Body {
         }
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         chunk.extend_from_slice(&first.unwrap_or_default());
-        while let Some((at, item)) = parts.next() {
+        for (at, item) in parts.by_ref() {
             if at > 0 {
                 chunk.extend_from_slice(b",");
             }

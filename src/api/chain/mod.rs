@@ -1,7 +1,8 @@
 //! What every request from the network passes, in this order:
 //!
 //! 1. an id, which is also the audit id;
-//! 2. a net: a panic below becomes a 500 and a line in the log;
+//! 2. a net: a panic below becomes a 500 and a line in the log; every answer is counted
+//!    ([`figures`]);
 //! 3. the reading of method, path and query ([`super::router`]);
 //! 4. identity ([`identity`]): certificate or token, else anonymous, else 401;
 //! 5. impersonation ([`impersonate`]), itself authorized;
@@ -14,6 +15,7 @@
 //! be readable in one place.
 
 pub mod authorize;
+pub mod figures;
 pub mod identity;
 pub mod impersonate;
 pub mod seats;
@@ -66,7 +68,14 @@ pub struct Incoming {
 pub async fn handle(api: Arc<Api>, peer: Arc<Peer>, request: Request<Body>) -> Reply {
     let id = ids::uid();
     let line = format!("{} {}", request.method(), request.uri().path());
-    let answer = AssertUnwindSafe(answer(&api, &peer, request, &id)).catch_unwind().await;
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let named = query.selected_name();
+    let path = request.uri().path();
+    let route = router::route(request.method(), path, query.flag("watch"), named.as_deref());
+    let long = is_long_running(&route, &query);
+    let asked = Asked { query, route: route.clone(), long };
+    let start = api.clock.monotonic();
+    let answer = AssertUnwindSafe(answer(&api, &peer, request, asked, &id)).catch_unwind().await;
     let mut reply = match answer {
         Ok(Ok(reply)) => reply,
         Ok(Err(status)) => body::failure(&status),
@@ -76,6 +85,9 @@ pub async fn handle(api: Arc<Api>, peer: Arc<Peer>, request: Request<Body>) -> R
             body::reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
         }
     };
+    let took = (!long).then(|| api.clock.monotonic().saturating_sub(start));
+    let known = route.gvr.as_ref().is_some_and(|gvr| api.is_served(gvr));
+    api.figures.count(&route, known, reply.status().as_u16(), took);
     let headers = reply.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("audit-id", id);
@@ -85,17 +97,26 @@ pub async fn handle(api: Arc<Api>, peer: Arc<Peer>, request: Request<Body>) -> R
     reply
 }
 
-async fn answer(api: &Arc<Api>, peer: &Peer, request: Request<Body>, id: &str) -> Result<Reply> {
-    let (parts, body) = request.into_parts();
-    let query = Query::parse(parts.uri.query().unwrap_or(""));
-    let path = parts.uri.path();
-    let named = query.selected_name();
-    let route = router::route(&parts.method, path, query.flag("watch"), named.as_deref());
+/// What the request line says.
+struct Asked {
+    query: Query,
+    route: Route,
+    long: bool,
+}
 
+async fn answer(
+    api: &Arc<Api>,
+    peer: &Peer,
+    request: Request<Body>,
+    asked: Asked,
+    id: &str,
+) -> Result<Reply> {
+    let Asked { query, route, long } = asked;
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
     let user = identity::identify(api, peer, &parts.headers, path).await?;
     let user = impersonate::impersonate(api, user, &parts.headers).await?;
 
-    let long = is_long_running(&route, &query);
     let reads = matches!(route.verb.as_str(), "get" | "list" | "watch");
     let seat = if long { None } else { Some(api.seats.take(reads)?) };
 

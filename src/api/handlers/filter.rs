@@ -46,7 +46,7 @@ impl Filter {
     pub fn new(call: &Call, options: &ListOptions) -> Result<Self> {
         let kind = call.kind.clone();
         let labels = Selector::parse(&options.label_selector).map_err(Status::bad_request)?;
-        let mut fields = parse_fields(&options.field_selector).map_err(Status::bad_request)?;
+        let fields = parse_fields(&options.field_selector).map_err(Status::bad_request)?;
         check_fields(&kind, &fields)?;
         let (resource, group) = &kind.storage;
         let namespace = if kind.namespaced { call.attributes.namespace.as_str() } else { "" };
@@ -63,7 +63,6 @@ impl Filter {
         } else {
             KeyRange::prefix(storage::namespace_prefix(resource, group, &namespace))
         };
-        fields.retain(|one| !one.value.is_empty() || !one.field.starts_with("metadata.name"));
         Ok(Self { range, kind, labels, fields })
     }
 

@@ -19,6 +19,7 @@ pub use plain::{git_version, plain, version};
 use super::admission::Plugin;
 use super::authn::Authenticator;
 use super::authz::Authorizer;
+use super::chain::figures::Figures;
 use super::chain::seats::Seats;
 use super::context::{Attributes, RequestContext};
 use super::data::Data;
@@ -29,6 +30,7 @@ use super::openapi::OpenApi;
 use super::registry::Registry;
 use super::resources::Virtual;
 use crate::client::node::SharedNodeStreams;
+use crate::object::Gvr;
 use crate::stdx::clock::SharedClock;
 use crate::stdx::tasks::Tasks;
 
@@ -101,6 +103,7 @@ pub struct Api {
     pub(super) checks: Vec<Arc<dyn Check>>,
     pub(super) metrics: Vec<Arc<dyn Metrics>>,
     pub(super) seats: Seats,
+    pub(super) figures: Figures,
     pub(super) discovery: Discovery,
     pub(super) openapi: OpenApi,
     draining: AtomicBool,
@@ -124,6 +127,7 @@ impl Api {
             checks: parts.checks,
             metrics: parts.metrics,
             seats: Seats::default(),
+            figures: Figures::default(),
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
             draining: AtomicBool::new(false),
@@ -133,6 +137,14 @@ impl Api {
     /// From now on `/readyz` says no, so that clients go elsewhere before connections end.
     pub fn begin_shutdown(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the resource is served, stored or computed.
+    pub(super) fn is_served(&self, gvr: &Gvr) -> bool {
+        let computed = |one: &Virtual| {
+            (one.gvk.0, one.gvk.1, one.resource) == (&*gvr.group, &*gvr.version, &*gvr.resource)
+        };
+        self.registry.load().resource(gvr).is_some() || self.virtuals.iter().any(computed)
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
-use super::Api;
+use super::{Api, Metrics};
 use crate::api::body::Reply;
 use crate::api::query::Query;
 use crate::object::Value;
@@ -109,6 +109,7 @@ fn paths(api: &Api) -> Value {
 
 fn metrics(api: Arc<Api>) -> Text {
     let mut out = String::new();
+    Metrics::write(&api.figures, &mut out);
     for part in &api.metrics {
         part.write(&mut out);
     }
