@@ -46,7 +46,7 @@ pub struct ServedKind {
 }
 
 /// The kinds that the API serves now, custom ones included; each resource in one version.
-pub type Kinds = Arc<dyn Fn() -> Vec<ServedKind> + Send + Sync>;
+pub type Kinds = Arc<dyn Fn() -> Arc<Vec<ServedKind>> + Send + Sync>;
 
 pub use kubernetes_service::ApiServers;
 

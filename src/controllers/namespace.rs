@@ -192,17 +192,18 @@ impl Namespaces {
 
     async fn empty(&self, pass: &Pass, namespace: &Namespace) -> Remains {
         let mut remains = Remains::default();
-        let mut kinds: Vec<ServedKind> =
-            (self.kinds)().into_iter().filter(|kind| kind.namespaced && kind.deletable).collect();
+        let served = (self.kinds)();
+        let mut kinds: Vec<&ServedKind> =
+            served.iter().filter(|kind| kind.namespaced && kind.deletable).collect();
         let is_pods = |kind: &ServedKind| kind.gvr == Pod::gvr();
         kinds.sort_by_key(|kind| !is_pods(kind));
         for kind in kinds {
-            let grace = if is_pods(&kind) { self.pod_grace(namespace) } else { 0 };
+            let grace = if is_pods(kind) { self.pod_grace(namespace) } else { 0 };
             match delete_all(pass, &kind.gvr, namespace.name()).await {
                 Ok(left) => remains.add(&kind.gvr, &left, grace),
                 Err(status) => remains.errors.push(status.message),
             }
-            if is_pods(&kind) && !remains.objects.is_empty() {
+            if is_pods(kind) && !remains.objects.is_empty() {
                 remains.only_pods_tried = true;
                 break;
             }

@@ -162,6 +162,8 @@ struct Bucket {
 
 struct Correlator {
     source: EventSource,
+    /// The last stamp in an event's name, in nanoseconds; each is later, so no two names are equal.
+    stamp: i128,
     similar: Remembered<SimilarKey, Similar>,
     standing: Remembered<(SimilarKey, String), Standing>,
     buckets: Remembered<String, Bucket>,
@@ -171,6 +173,7 @@ impl Correlator {
     fn new(source: EventSource) -> Self {
         Self {
             source,
+            stamp: 0,
             similar: Remembered::default(),
             standing: Remembered::default(),
             buckets: Remembered::default(),
@@ -188,8 +191,8 @@ impl Correlator {
             let path = draft.regarding.field_path.clone().unwrap_or_default();
             (draft.message.clone(), format!("{path}\0{}", draft.message))
         };
-        let name =
-            format!("{}.{:x}", draft.regarding.name.as_deref().unwrap_or(""), now.as_nanosecond());
+        self.stamp = now.as_nanosecond().max(self.stamp + 1);
+        let name = format!("{}.{:x}", draft.regarding.name.as_deref().unwrap_or(""), self.stamp);
         let fresh = || Standing { name, count: 0, first: now };
         let standing = self.standing.entry((alike, detail), fresh);
         standing.count = standing.count.saturating_add(1);

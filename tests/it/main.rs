@@ -1,5 +1,6 @@
 //! The one integration binary (each more would link RocksDB again).
 
+mod scenario;
 mod schema_gen;
 mod schema_upstream;
 mod runtime;

@@ -170,7 +170,10 @@ impl GarbageCollector {
 
     /// Starts feeds of new kinds; the feeds of vanished ones are returned, to be stopped.
     fn follow_kinds(&self) -> Vec<(Gvr, Tasks)> {
-        let wanted = self.collected();
+        let served = (self.kinds)();
+        // Events own nothing and are owned by nothing: not worth following.
+        let wanted: Vec<&ServedKind> =
+            served.iter().filter(|kind| kind.deletable && kind.gvr.resource != "events").collect();
         let mut feeds = self.feeds.lock();
         for kind in &wanted {
             if feeds.contains_key(&kind.gvr) {
@@ -195,13 +198,6 @@ impl GarbageCollector {
             .into_iter()
             .filter_map(|gvr| feeds.remove(&gvr).map(|(_, group)| (gvr, group)))
             .collect()
-    }
-
-    /// Events own nothing and are owned by nothing: not worth following.
-    fn collected(&self) -> Vec<ServedKind> {
-        let mut kinds = (self.kinds)();
-        kinds.retain(|kind| kind.deletable && kind.gvr.resource != "events");
-        kinds
     }
 
     async fn refresh_kinds(&self) {

@@ -15,7 +15,8 @@ fn kinds() -> Kinds {
         namespaced: true,
         deletable: true,
     };
-    Arc::new(move || vec![served(Pod::gvr(), "Pod"), served(ConfigMap::gvr(), "ConfigMap")])
+    let kinds = Arc::new(vec![served(Pod::gvr(), "Pod"), served(ConfigMap::gvr(), "ConfigMap")]);
+    Arc::new(move || kinds.clone())
 }
 
 struct Bench {

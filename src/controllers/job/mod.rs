@@ -10,6 +10,7 @@ mod plan;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod track;
 
 use std::sync::Arc;
 
