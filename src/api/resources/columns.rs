@@ -49,8 +49,6 @@ pub(super) enum Cell {
     Bool(&'static [&'static str]),
     /// How many items or members the value at a path has.
     Count(&'static [&'static str]),
-    /// The texts at a path, with commas between.
-    List(&'static [&'static str]),
     /// Time since creation.
     Age,
     /// Computed.
@@ -74,7 +72,6 @@ fn made(object: &Value, cell: Cell, now: Timestamp) -> Value {
         Cell::Int(path) => number(object, path).into(),
         Cell::Bool(path) => (meta::at(object, path) == Some(&Value::Bool(true))).into(),
         Cell::Count(path) => count(object, path).into(),
-        Cell::List(path) => texts(object, path).join(",").into(),
         Cell::Age => age(object, now).into(),
         Cell::Made(make) => make(object),
     }

@@ -19,6 +19,8 @@ pub(super) struct Declared {
     pub(super) name: Format,
     /// What a new or changed object must be like.
     pub(super) rules: Rules,
+    /// What a changed status must be like.
+    pub(super) status_rules: Rules,
     /// What may not change.
     pub(super) immutable: &'static [&'static str],
     /// The defaults that depend on nothing else.
@@ -43,6 +45,7 @@ impl Declared {
     pub(super) const NONE: Self = Self {
         name: names::dns_subdomain,
         rules: &[],
+        status_rules: &[],
         immutable: &[],
         defaults: |_| {},
         generation: false,
@@ -85,7 +88,7 @@ impl Strategy for Declared {
 
     fn validate_update(&self, write: &Write<'_>, new: &Value, old: &Value) -> Vec<FieldError> {
         if write.subresource == "status" {
-            return Vec::new();
+            return check(new, self.status_rules);
         }
         let mut out = check(new, self.rules);
         check_immutable(new, old, self.immutable, &mut out);

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use super::{Row, SCALE, apps as apps_kinds, batch as batch_kinds, core};
-use crate::api::kind::{Plain, Strategy, Subresource};
-
-fn plain() -> Arc<dyn Strategy> {
-    Arc::new(Plain)
-}
+use super::{
+    Row, SCALE, admissionregistration, apps, autoscaling, batch, certificates, coordination, core,
+    discovery, extensions, flowcontrol, networking, node, policy, rbac, resource, scheduling,
+    storage,
+};
+use crate::api::kind::Subresource;
 
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const CONNECT: &[&str] = &["create", "get"];
@@ -157,7 +157,7 @@ fn workloads() -> Vec<Row> {
             version,
             "HorizontalPodAutoscaler",
             "horizontalpodautoscalers",
-            plain,
+            || Arc::new(autoscaling::horizontalpodautoscaler::HorizontalPodAutoscaler),
         )
         .short("hpa")
         .category("all")
@@ -167,38 +167,40 @@ fn workloads() -> Vec<Row> {
     };
     vec![
         apps("ControllerRevision", "controllerrevisions", || {
-            Arc::new(apps_kinds::controllerrevision::CONTROLLER_REVISION)
+            Arc::new(apps::controllerrevision::CONTROLLER_REVISION)
         }),
-        apps("DaemonSet", "daemonsets", || Arc::new(apps_kinds::daemonset::DaemonSet))
+        apps("DaemonSet", "daemonsets", || Arc::new(apps::daemonset::DaemonSet))
             .short("ds")
             .category("all")
             .sub(STATUS)
             .inert(NO_DAEMONSET),
-        apps("Deployment", "deployments", || Arc::new(apps_kinds::deployment::Deployment))
+        apps("Deployment", "deployments", || Arc::new(apps::deployment::Deployment))
             .short("deploy")
             .category("all")
             .sub(SCALE),
-        apps("ReplicaSet", "replicasets", || Arc::new(apps_kinds::replicaset::ReplicaSet))
+        apps("ReplicaSet", "replicasets", || Arc::new(apps::replicaset::ReplicaSet))
             .short("rs")
             .category("all")
             .sub(SCALE),
-        apps("StatefulSet", "statefulsets", || Arc::new(apps_kinds::statefulset::StatefulSet))
+        apps("StatefulSet", "statefulsets", || Arc::new(apps::statefulset::StatefulSet))
             .short("sts")
             .category("all")
             .sub(SCALE)
             .inert(NO_STATEFULSET),
         hpa("v1"),
         hpa("v2"),
-        batch("CronJob", "cronjobs", || Arc::new(batch_kinds::cronjob::CronJob))
+        batch("CronJob", "cronjobs", || Arc::new(batch::cronjob::CronJob))
             .short("cj")
             .category("all")
             .sub(STATUS)
             .inert(NO_CRONJOB),
-        batch("Job", "jobs", || Arc::new(batch_kinds::job::Job)).category("all").sub(STATUS),
-        Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", plain)
-            .short("pdb")
-            .sub(STATUS)
-            .inert(NO_PDB),
+        batch("Job", "jobs", || Arc::new(batch::job::Job)).category("all").sub(STATUS),
+        Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", || {
+            Arc::new(policy::poddisruptionbudget::POD_DISRUPTION_BUDGET)
+        })
+        .short("pdb")
+        .sub(STATUS)
+        .inert(NO_PDB),
     ]
 }
 
@@ -211,91 +213,124 @@ fn access_and_admission() -> Vec<Row> {
             .inert(why)
     };
     vec![
-        admission("MutatingAdmissionPolicy", "mutatingadmissionpolicies", NO_POLICIES, plain),
+        admission("MutatingAdmissionPolicy", "mutatingadmissionpolicies", NO_POLICIES, || {
+            Arc::new(admissionregistration::policy::MUTATING)
+        }),
         admission(
             "MutatingAdmissionPolicyBinding",
             "mutatingadmissionpolicybindings",
             NO_POLICIES,
-            plain,
+            || Arc::new(admissionregistration::policybinding::MUTATING),
         ),
         admission(
             "MutatingWebhookConfiguration",
             "mutatingwebhookconfigurations",
             NO_WEBHOOKS,
-            plain,
+            || Arc::new(admissionregistration::webhook::MUTATING),
         ),
-        admission("ValidatingAdmissionPolicy", "validatingadmissionpolicies", NO_POLICIES, plain)
-            .sub(STATUS),
+        admission("ValidatingAdmissionPolicy", "validatingadmissionpolicies", NO_POLICIES, || {
+            Arc::new(admissionregistration::policy::VALIDATING)
+        })
+        .sub(STATUS),
         admission(
             "ValidatingAdmissionPolicyBinding",
             "validatingadmissionpolicybindings",
             NO_POLICIES,
-            plain,
+            || Arc::new(admissionregistration::policybinding::VALIDATING),
         ),
         admission(
             "ValidatingWebhookConfiguration",
             "validatingwebhookconfigurations",
             NO_WEBHOOKS,
-            plain,
+            || Arc::new(admissionregistration::webhook::VALIDATING),
         ),
         Row::new(
             "apiextensions.k8s.io",
             "v1",
             "CustomResourceDefinition",
             "customresourcedefinitions",
-            plain,
+            || Arc::new(extensions::customresourcedefinition::CustomResourceDefinition),
         )
         .short("crd,crds")
         .cluster()
         .category("api-extensions")
         .sub(STATUS)
         .inert(NO_CRD),
-        Row::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", plain)
-            .cluster()
-            .category("api-extensions")
-            .sub(STATUS)
-            .inert(NO_AGGREGATION),
+        Row::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", || {
+            Arc::new(extensions::apiservice::API_SERVICE)
+        })
+        .cluster()
+        .category("api-extensions")
+        .sub(STATUS)
+        .inert(NO_AGGREGATION),
         Row::new(
             "certificates.k8s.io",
             "v1",
             "CertificateSigningRequest",
             "certificatesigningrequests",
-            plain,
+            || Arc::new(certificates::certificatesigningrequest::CertificateSigningRequest),
         )
         .short("csr")
         .cluster()
         .sub(CSR)
         .inert(NO_SIGNER),
-        rbac("ClusterRoleBinding", "clusterrolebindings", || std::sync::Arc::new(super::rbac::NAMED)).cluster(),
-        rbac("ClusterRole", "clusterroles", || std::sync::Arc::new(super::rbac::NAMED)).cluster(),
-        rbac("RoleBinding", "rolebindings", || std::sync::Arc::new(super::rbac::NAMED)),
-        rbac("Role", "roles", || std::sync::Arc::new(super::rbac::NAMED)),
-        Row::new(FLOW, "v1", "FlowSchema", "flowschemas", plain)
-            .cluster()
-            .sub(STATUS)
-            .inert(NO_FAIRNESS),
-        Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", plain)
-            .cluster()
-            .sub(STATUS)
-            .inert(NO_FAIRNESS),
+        rbac("ClusterRoleBinding", "clusterrolebindings", || {
+            Arc::new(rbac::binding::Binding { namespaced: false })
+        })
+        .cluster(),
+        rbac("ClusterRole", "clusterroles", || Arc::new(rbac::role::CLUSTER_ROLE)).cluster(),
+        rbac("RoleBinding", "rolebindings", || {
+            Arc::new(rbac::binding::Binding { namespaced: true })
+        }),
+        rbac("Role", "roles", || Arc::new(rbac::role::ROLE)),
+        Row::new(FLOW, "v1", "FlowSchema", "flowschemas", || {
+            Arc::new(flowcontrol::flowschema::FLOW_SCHEMA)
+        })
+        .cluster()
+        .sub(STATUS)
+        .inert(NO_FAIRNESS),
+        Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", || {
+            Arc::new(flowcontrol::prioritylevelconfiguration::PRIORITY_LEVEL_CONFIGURATION)
+        })
+        .cluster()
+        .sub(STATUS)
+        .inert(NO_FAIRNESS),
     ]
 }
 
 fn networking_and_discovery() -> Vec<Row> {
     let net = |kind, resource, strategy| Row::new(NETWORKING, "v1", kind, resource, strategy);
     vec![
-        Row::new("coordination.k8s.io", "v1", "Lease", "leases", plain),
-        Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", plain),
+        Row::new("coordination.k8s.io", "v1", "Lease", "leases", || {
+            Arc::new(coordination::lease::LEASE)
+        }),
+        Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", || {
+            Arc::new(discovery::endpointslice::ENDPOINT_SLICE)
+        }),
         Row::new("events.k8s.io", "v1", "Event", "events", || {
             Arc::new(core::event::Event { new_names: true })
         })
         .short("ev")
         .stored_in_core(),
-        net("IngressClass", "ingressclasses", plain).cluster().inert(NO_INGRESS),
-        net("Ingress", "ingresses", plain).short("ing").sub(STATUS).inert(NO_INGRESS),
-        net("IPAddress", "ipaddresses", plain).short("ip").cluster(),
-        net("NetworkPolicy", "networkpolicies", plain).short("netpol").inert(NO_NETPOL),
-        net("ServiceCIDR", "servicecidrs", plain).cluster().sub(STATUS).inert(NO_CIDR),
+        net("IngressClass", "ingressclasses", || Arc::new(networking::ingressclass::INGRESS_CLASS))
+            .cluster()
+            .inert(NO_INGRESS),
+        net("Ingress", "ingresses", || Arc::new(networking::ingress::INGRESS))
+            .short("ing")
+            .sub(STATUS)
+            .inert(NO_INGRESS),
+        net("IPAddress", "ipaddresses", || Arc::new(networking::ipaddress::IP_ADDRESS))
+            .short("ip")
+            .cluster(),
+        net("NetworkPolicy", "networkpolicies", || {
+            Arc::new(networking::networkpolicy::NETWORK_POLICY)
+        })
+        .short("netpol")
+        .inert(NO_NETPOL),
+        net("ServiceCIDR", "servicecidrs", || Arc::new(networking::servicecidr::ServiceCidr))
+            .cluster()
+            .sub(STATUS)
+            .inert(NO_CIDR),
     ]
 }
 
@@ -306,21 +341,48 @@ fn scheduling_and_storage() -> Vec<Row> {
         Row::new(STORAGE, "v1", kind, resource, strategy).inert(NO_VOLUMES)
     };
     vec![
-        Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", plain)
-            .cluster()
-            .inert(NO_RUNTIME),
-        dra("DeviceClass", "deviceclasses", plain).cluster(),
-        dra("ResourceClaim", "resourceclaims", plain).sub(STATUS),
-        dra("ResourceClaimTemplate", "resourceclaimtemplates", plain),
-        dra("ResourceSlice", "resourceslices", plain).cluster(),
-        Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", plain)
-            .short("pc")
+        Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", || {
+            Arc::new(node::runtimeclass::RUNTIME_CLASS)
+        })
+        .cluster()
+        .inert(NO_RUNTIME),
+        dra("DeviceClass", "deviceclasses", || Arc::new(resource::deviceclass::DEVICE_CLASS))
             .cluster(),
-        storage("CSIDriver", "csidrivers", plain).cluster(),
-        storage("CSINode", "csinodes", plain).cluster(),
-        storage("CSIStorageCapacity", "csistoragecapacities", plain),
-        storage("StorageClass", "storageclasses", plain).short("sc").cluster(),
-        storage("VolumeAttachment", "volumeattachments", plain).cluster().sub(STATUS),
-        storage("VolumeAttributesClass", "volumeattributesclasses", plain).short("vac").cluster(),
+        dra("ResourceClaim", "resourceclaims", || {
+            Arc::new(resource::resourceclaim::RESOURCE_CLAIM)
+        })
+        .sub(STATUS),
+        dra("ResourceClaimTemplate", "resourceclaimtemplates", || {
+            Arc::new(resource::resourceclaimtemplate::RESOURCE_CLAIM_TEMPLATE)
+        }),
+        dra("ResourceSlice", "resourceslices", || {
+            Arc::new(resource::resourceslice::RESOURCE_SLICE)
+        })
+        .cluster(),
+        Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", || {
+            Arc::new(scheduling::priorityclass::PriorityClass)
+        })
+        .short("pc")
+        .cluster(),
+        storage("CSIDriver", "csidrivers", || Arc::new(storage::csidriver::CSI_DRIVER)).cluster(),
+        storage("CSINode", "csinodes", || Arc::new(storage::csinode::CSI_NODE)).cluster(),
+        storage("CSIStorageCapacity", "csistoragecapacities", || {
+            Arc::new(storage::csistoragecapacity::CSI_STORAGE_CAPACITY)
+        }),
+        storage("StorageClass", "storageclasses", || {
+            Arc::new(storage::storageclass::STORAGE_CLASS)
+        })
+        .short("sc")
+        .cluster(),
+        storage("VolumeAttachment", "volumeattachments", || {
+            Arc::new(storage::volumeattachment::VOLUME_ATTACHMENT)
+        })
+        .cluster()
+        .sub(STATUS),
+        storage("VolumeAttributesClass", "volumeattributesclasses", || {
+            Arc::new(storage::volumeattributesclass::VOLUME_ATTRIBUTES_CLASS)
+        })
+        .short("vac")
+        .cluster(),
     ]
 }

@@ -19,8 +19,6 @@ pub(super) enum Rule {
     MayBeOneOf(&'static [&'static str]),
     /// Not below zero.
     NonNegative,
-    /// Above zero, where it is there.
-    Positive,
     /// Between these, both inclusive.
     Range(i64, i64),
     /// It must be there and have a format.
@@ -83,11 +81,6 @@ fn apply(field: &Field, rule: &Rule, out: &mut Errors) {
         Rule::OneOf(allowed) => validate::one_of(field, allowed, out),
         Rule::MayBeOneOf(allowed) => validate::optional_one_of(field, allowed, out),
         Rule::NonNegative => validate::non_negative(field, out),
-        Rule::Positive => {
-            if field.int().is_some_and(|number| number <= 0) {
-                out.push(field.invalid(validate::NOT_POSITIVE));
-            }
-        }
         Rule::Range(low, high) => validate::in_range(field, *low, *high, out),
         Rule::Is(format) => validate::required_format(field, *format, out),
         Rule::MayBe(format) => validate::optional_format(field, *format, out),

@@ -298,6 +298,23 @@ pub(super) fn int_or_percent_number(field: &Field) -> i64 {
     percent_of(field).or(field.int()).unwrap_or(0)
 }
 
+/// A name with a domain before it, as in "acme.io/foo".
+pub(super) fn domain_path(field: &Field, out: &mut Errors) {
+    let text = field.text();
+    let (domain, path) = text.split_once('/').unwrap_or((text, ""));
+    if text.is_empty() {
+        out.push(field.required(""));
+        return;
+    }
+    if path.is_empty() || domain.is_empty() {
+        out.push(field.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        return;
+    }
+    for fault in names::dns_subdomain(domain) {
+        out.push(field.invalid_as(domain, fault));
+    }
+}
+
 /// A path below a volume: relative and without "..".
 pub(super) fn descending_path(field: &Field, out: &mut Errors) {
     if field.text().starts_with('/') {

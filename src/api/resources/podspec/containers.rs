@@ -5,12 +5,11 @@
 use super::super::field::{Errors, Field};
 use super::super::{names, validate};
 use super::volumes::Volume;
-use super::{Owner, env, probes, resources, security};
+use super::{env, probes, resources, security};
 use crate::object::status::FieldError;
 
 /// What of the pod a container's check needs.
 pub(super) struct Context<'a, 'v> {
-    pub(super) owner: Owner,
     pub(super) volumes: &'a [Volume<'v>],
     pub(super) claims: &'a [&'v str],
     pub(super) grace: Option<i64>,

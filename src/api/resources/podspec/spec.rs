@@ -23,7 +23,6 @@ pub(in super::super) fn validate(spec: &Field, pod: Option<&str>, out: &mut Erro
     let host_users = spec.get("hostUsers");
     let volumes = volumes::all(&spec.get("volumes"), pod, owner, out);
     let context = Context {
-        owner,
         volumes: &volumes,
         claims: &claims,
         grace: grace.int(),

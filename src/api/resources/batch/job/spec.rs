@@ -131,17 +131,7 @@ fn managed_by(field: &Field, out: &mut Errors) {
     if !field.is_set() {
         return;
     }
-    let (domain, path) = field.text().split_once('/').unwrap_or((field.text(), ""));
-    if field.text().is_empty() {
-        out.push(field.required(""));
-    } else if path.is_empty() || domain.is_empty() {
-        let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-        out.push(field.invalid(why));
-    } else {
-        for fault in names::dns_subdomain(domain) {
-            out.push(field.invalid_as(domain, fault));
-        }
-    }
+    validate::domain_path(field, out);
     if field.text().len() > MANAGED_BY_BYTES_MAX {
         out.push(field.too_long(MANAGED_BY_BYTES_MAX));
     }

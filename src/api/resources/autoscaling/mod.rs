@@ -1,0 +1,4 @@
+//! The autoscaling group.
+
+mod convert;
+pub(super) mod horizontalpodautoscaler;
