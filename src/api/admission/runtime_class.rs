@@ -141,7 +141,7 @@ mod tests {
             (json!({"runtimeClassName": "vm", "overhead": {"memory": "2Gi"}}), MISMATCH),
             (
                 json!({"overhead": {"memory": "2Gi"}}),
-                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+                "Pod Overhead set without corresponding RuntimeClass defined Overhead",
             ),
             (
                 json!({"runtimeClassName": "vm", "nodeSelector": {"vm": "no"}}),

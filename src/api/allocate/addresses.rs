@@ -168,7 +168,7 @@ pub(super) struct Claims<'a> {
 impl Claims<'_> {
     /// Fills in addresses, and gives the keys to take and to free.
     pub(super) fn allocate(
-        &mut self,
+        &self,
         new: &mut Spec,
         old: Option<&Spec>,
         changes: &mut Vec<Companion>,

@@ -67,7 +67,7 @@ pub fn companions(
     after.normalize(before.as_ref());
     let fields = |errors: &[FieldError]| Status::invalid("", "Service", &owner.name, errors);
     families::complete(&mut after, before.as_ref(), &ranges).map_err(|list| fields(&list))?;
-    let mut claims = addresses::Claims { owner: &owner, ranges: &ranges, view, now };
+    let claims = addresses::Claims { owner: &owner, ranges: &ranges, view, now };
     claims.allocate(&mut after, before.as_ref(), &mut changes)?;
     ports::allocate(&owner, &mut after, before.as_ref(), view, &mut changes)?;
     after.write(new);

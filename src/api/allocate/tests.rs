@@ -253,7 +253,10 @@ fn node_ports_are_given_once_and_shared_by_the_protocols_of_a_port() {
     assert!((30_086..=32_767).contains(&port), "{port}");
     assert_eq!(dns["spec"]["ports"][1]["nodePort"], port);
     assert_eq!(cluster.ports(), 1);
-    let ask = |number: i64| json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": number}]});
+    let ask = |number: i64| {
+        let port = json!({"port": 80, "protocol": "TCP", "nodePort": number});
+        json!({"type": "NodePort", "ports": [port]})
+    };
     for (number, text) in [
         (port, "spec.ports[0].nodePort: Invalid value: NUMBER: provided port is already allocated"),
         (

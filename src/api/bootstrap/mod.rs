@@ -15,6 +15,7 @@ use serde_json::json;
 pub use self::table::{rbac_objects, rules_of_default};
 use crate::api::authz::rbac::rule::{missing, rules_of};
 use crate::client::{Client, DeleteOptions, ListOptions, PatchKind, Target, User, WriteOptions};
+use crate::object::schema::decode::yaml_documents;
 use crate::object::status::Result;
 use crate::object::{Gvr, Status, Value, meta};
 
@@ -46,8 +47,8 @@ pub struct Options {
     pub front_proxy_ca_pem: String,
 }
 
-/// (kind, resource, namespaced) of what is bootstrapped.
-const KINDS: [(&str, &str); 11] = [
+/// (kind, resource) of what is bootstrapped.
+const KINDS: [(&str, &str); 10] = [
     ("Namespace", "namespaces"),
     ("PriorityClass", "priorityclasses"),
     ("PriorityLevelConfiguration", "prioritylevelconfigurations"),
@@ -58,16 +59,11 @@ const KINDS: [(&str, &str); 11] = [
     ("RoleBinding", "rolebindings"),
     ("ServiceCIDR", "servicecidrs"),
     ("ConfigMap", "configmaps"),
-    ("ServiceAccount", "serviceaccounts"),
 ];
 
 /// All objects, namespaces first.
 pub fn objects(options: &Options) -> Result<Vec<Value>> {
-    let list: Value = serde_yaml::from_str(OBJECTS).map_err(Status::internal)?;
-    let mut objects = match list.get("items").and_then(Value::as_array) {
-        Some(items) => items.clone(),
-        None => return Err(Status::internal("objects.yaml is no list")),
-    };
+    let mut objects = yaml_documents(OBJECTS.as_bytes()).map_err(Status::internal)?;
     objects.extend(rbac_objects().map_err(Status::internal)?);
     objects.push(json!({
         "apiVersion": "networking.k8s.io/v1",

@@ -54,6 +54,7 @@ pub fn write(path: &Path, kubeconfig: &Kubeconfig) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::schema::decode::yaml_documents;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -70,7 +71,7 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
-        let value: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        let value = yaml_documents(text.as_bytes()).unwrap().remove(0);
         assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:6443");
         assert_eq!(value["users"][0]["user"]["client-key-data"], "Sw==");
         assert_eq!(value["current-context"], "clusterd");

@@ -68,113 +68,89 @@ fn authorizer(objects: SharedObjects) -> NodeAuthorizer {
 }
 
 const NO_RELATION: &str = "no relationship found between node 'n1' and this object";
+const LEASES: &str = "coordination.k8s.io leases kube-node-lease";
+const READ_NS: &str = "can only read namespaced object of this type";
+const GET_ONE: &str = "can only get individual resources of this type";
+
+/// (verb, "group resource[/subresource] namespace", name, refusal); `-` is empty.
+const CASES: &[(&str, &str, &str, Option<&str>)] = &[
+    ("get", "- secrets ns", "pull", None),
+    ("get", "- secrets ns", "env-from", None),
+    ("watch", "- secrets ns", "init", None),
+    ("get", "- secrets ns", "volume", None),
+    ("get", "- secrets csi", "publish", None),
+    ("get", "- secrets csi", "expand", Some(NO_RELATION)),
+    ("get", "- secrets ns", "strange", Some(NO_RELATION)),
+    ("get", "- secrets other", "volume", Some(NO_RELATION)),
+    ("list", "- secrets ns", "", Some("No Object name found")),
+    ("list", "- secrets -", "", Some(READ_NS)),
+    ("update", "- secrets ns", "volume", Some("can only read resources of this type")),
+    ("get", "- configmaps ns", "env-map", None),
+    ("get", "- configmaps ns", "projected", None),
+    ("get", "- configmaps ns", "volume", Some(NO_RELATION)),
+    ("get", "- persistentvolumeclaims ns", "claim", None),
+    ("get", "- persistentvolumeclaims ns", "one-d", None),
+    ("patch", "- persistentvolumeclaims/status ns", "claim", None),
+    ("get", "- persistentvolumes -", "volume", None),
+    ("get", "- persistentvolumes -", "other", Some(NO_RELATION)),
+    ("list", "- persistentvolumes -", "", Some(GET_ONE)),
+    ("get", "resource.k8s.io resourceclaims ns", "gpu", None),
+    ("get", "storage.k8s.io volumeattachments -", "attached", None),
+    ("get", "storage.k8s.io volumeattachments -", "other", Some(NO_RELATION)),
+    ("create", "- serviceaccounts/token ns", "sa", None),
+    ("create", "- serviceaccounts/token ns", "other", Some(NO_RELATION)),
+    ("create", "- serviceaccounts/token ns", "stolen", Some(NO_RELATION)),
+    ("get", "- serviceaccounts ns", "sa", None),
+    (
+        "update",
+        "- serviceaccounts ns",
+        "sa",
+        Some("can only create tokens for individual service accounts"),
+    ),
+    ("update", LEASES, "n1", None),
+    ("create", LEASES, "", None),
+    (
+        "update",
+        LEASES,
+        "n2",
+        Some("can only access node lease with the same name as the requesting node"),
+    ),
+    (
+        "get",
+        "coordination.k8s.io leases kube-system",
+        "n1",
+        Some("can only access leases in the \"kube-node-lease\" system namespace"),
+    ),
+    ("delete", "storage.k8s.io csinodes -", "n1", None),
+    ("get", "- nodes -", "n1", None),
+    ("get", "- nodes -", "n2", Some("node 'n1' cannot read 'n2', only its own Node object")),
+    ("list", "- nodes -", "", Some("node 'n1' cannot read all nodes, only its own Node object")),
+    ("delete", "- nodes -", "n1", Some("")),
+    ("patch", "- nodes/status -", "n1", None),
+    ("get", "- pods ns", "one", None),
+    ("get", "- pods ns", "two", Some(NO_RELATION)),
+    ("list", "- pods -", "", Some("can only list/watch pods with spec.nodeName field selector")),
+    ("create", "- pods/eviction ns", "one", None),
+    ("create", "- pods/exec ns", "one", Some("")),
+    ("list", "- services -", "", None),
+    ("create", "- services ns", "", Some("")),
+];
 
 #[tokio::test]
 async fn a_node_reaches_what_its_pods_need_and_nothing_else() {
     let authorizer = authorizer(Arc::new(memory()));
     let node = Arc::new(user("system:node:n1", &[NODES]));
-    let (lease, storage, dra) = ("coordination.k8s.io", "storage.k8s.io", "resource.k8s.io");
-    let pod_list = "can only list/watch pods with spec.nodeName field selector";
-    for (verb, group, name, sub, ns, object, refusal) in [
-        ("get", "", "secrets", "", "ns", "pull", None),
-        ("get", "", "secrets", "", "ns", "env-from", None),
-        ("watch", "", "secrets", "", "ns", "init", None),
-        ("get", "", "secrets", "", "ns", "volume", None),
-        ("get", "", "secrets", "", "csi", "publish", None),
-        ("get", "", "secrets", "", "csi", "expand", Some(NO_RELATION)),
-        ("get", "", "secrets", "", "ns", "strange", Some(NO_RELATION)),
-        ("get", "", "secrets", "", "other", "volume", Some(NO_RELATION)),
-        ("list", "", "secrets", "", "ns", "", Some("No Object name found")),
-        ("list", "", "secrets", "", "", "", Some("can only read namespaced object of this type")),
-        ("update", "", "secrets", "", "ns", "volume", Some("can only read resources of this type")),
-        ("get", "", "configmaps", "", "ns", "env-map", None),
-        ("get", "", "configmaps", "", "ns", "projected", None),
-        ("get", "", "configmaps", "", "ns", "volume", Some(NO_RELATION)),
-        ("get", "", "persistentvolumeclaims", "", "ns", "claim", None),
-        ("get", "", "persistentvolumeclaims", "", "ns", "one-d", None),
-        ("patch", "", "persistentvolumeclaims", "status", "ns", "claim", None),
-        ("get", "", "persistentvolumes", "", "", "volume", None),
-        ("get", "", "persistentvolumes", "", "", "other", Some(NO_RELATION)),
-        (
-            "list",
-            "",
-            "persistentvolumes",
-            "",
-            "",
-            "",
-            Some("can only get individual resources of this type"),
-        ),
-        ("get", dra, "resourceclaims", "", "ns", "gpu", None),
-        ("get", storage, "volumeattachments", "", "", "attached", None),
-        ("get", storage, "volumeattachments", "", "", "other", Some(NO_RELATION)),
-        ("create", "", "serviceaccounts", "token", "ns", "sa", None),
-        ("create", "", "serviceaccounts", "token", "ns", "other", Some(NO_RELATION)),
-        ("create", "", "serviceaccounts", "token", "ns", "stolen", Some(NO_RELATION)),
-        ("get", "", "serviceaccounts", "", "ns", "sa", None),
-        (
-            "update",
-            "",
-            "serviceaccounts",
-            "",
-            "ns",
-            "sa",
-            Some("can only create tokens for individual service accounts"),
-        ),
-        ("update", lease, "leases", "", "kube-node-lease", "n1", None),
-        ("create", lease, "leases", "", "kube-node-lease", "", None),
-        (
-            "update",
-            lease,
-            "leases",
-            "",
-            "kube-node-lease",
-            "n2",
-            Some("can only access node lease with the same name as the requesting node"),
-        ),
-        (
-            "get",
-            lease,
-            "leases",
-            "",
-            "kube-system",
-            "n1",
-            Some("can only access leases in the \"kube-node-lease\" system namespace"),
-        ),
-        ("delete", storage, "csinodes", "", "", "n1", None),
-        ("get", "", "nodes", "", "", "n1", None),
-        (
-            "get",
-            "",
-            "nodes",
-            "",
-            "",
-            "n2",
-            Some("node 'n1' cannot read 'n2', only its own Node object"),
-        ),
-        (
-            "list",
-            "",
-            "nodes",
-            "",
-            "",
-            "",
-            Some("node 'n1' cannot read all nodes, only its own Node object"),
-        ),
-        ("delete", "", "nodes", "", "", "n1", Some("")),
-        ("patch", "", "nodes", "status", "", "n1", None),
-        ("get", "", "pods", "", "ns", "one", None),
-        ("get", "", "pods", "", "ns", "two", Some(NO_RELATION)),
-        ("list", "", "pods", "", "", "", Some(pod_list)),
-        ("create", "", "pods", "eviction", "ns", "one", None),
-        ("create", "", "pods", "exec", "ns", "one", Some("")),
-        ("list", "", "services", "", "", "", None),
-        ("create", "", "services", "", "ns", "", Some("")),
-    ] {
-        let what =
-            Attributes { user: node.clone(), ..resource(verb, group, name, sub, ns, object) };
+    for (verb, place, name, refusal) in CASES {
+        let words: Vec<&str> =
+            place.split(' ').map(|word| if word == "-" { "" } else { word }).collect();
+        let (kind, sub) = words[1].split_once('/').unwrap_or((words[1], ""));
+        let what = Attributes {
+            user: node.clone(),
+            ..resource(verb, words[0], kind, sub, words[2], name)
+        };
         let expected = match refusal {
             None => Decision::Allow(String::new()),
-            Some(reason) => Decision::NoOpinion(reason.to_owned()),
+            Some(reason) => Decision::NoOpinion((*reason).to_owned()),
         };
         assert_eq!(authorizer.authorize(&what).await, expected, "{what:?}");
     }

@@ -185,7 +185,10 @@ mod tests {
     #[tokio::test]
     async fn roles_and_bindings_grant_no_more_than_is_held() {
         let escalation = escalation();
-        let rule = |resource: &str| json!([{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]);
+        let rule = |resource: &str| {
+            let verbs = ["get"];
+            json!([{"apiGroups": [""], "resources": [resource], "verbs": verbs}])
+        };
         let role = |rules: Value| json!({"metadata": {"name": "r"}, "rules": rules});
         let binding = |role: &str| {
             json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role},
