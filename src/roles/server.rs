@@ -34,13 +34,17 @@ pub async fn run(options: Server) -> anyhow::Result<i32> {
     let began = std::time::Instant::now();
     let tasks = Tasks::new();
     let clock = SystemClock::shared();
-    let started = start(&options, &tasks, &clock).await;
+    // The store stops last: components that are still draining write through it.
+    let storage = Tasks::new();
+    let started = start(&options, &tasks, &storage, &clock).await;
     let api = match started {
         Ok(api) => api,
         Err(error) => {
             tasks.shutdown().await;
+            storage.shutdown().await;
             // A failure under the surface says more than what it led to.
-            return Err(tasks.failure().map_or(error, anyhow::Error::msg));
+            let deeper = storage.failure().or_else(|| tasks.failure());
+            return Err(deeper.map_or(error, anyhow::Error::msg));
         }
     };
     announce(&options, began);
@@ -50,15 +54,16 @@ pub async fn run(options: Server) -> anyhow::Result<i32> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = wait(&tasks) => {}
+        () = wait(&storage) => {}
     }
     api.begin_shutdown();
     notify_init("STOPPING=1");
     tokio::select! {
-        () = tasks.shutdown() => {}
+        () = async { tasks.shutdown().await; storage.shutdown().await } => {}
         _ = terminate.recv() => tracing::warn!("second signal: forced"),
         _ = interrupt.recv() => tracing::warn!("second signal: forced"),
     }
-    match tasks.failure() {
+    match storage.failure().or_else(|| tasks.failure()) {
         Some(reason) => anyhow::bail!(reason),
         None => Ok(0),
     }
@@ -71,6 +76,7 @@ async fn wait(tasks: &Tasks) {
 async fn start(
     options: &Server,
     tasks: &Tasks,
+    storage: &Tasks,
     clock: &SharedClock,
 ) -> anyhow::Result<Arc<Api>> {
     let address = SocketAddr::new(options.bind_address, options.https_port);
@@ -81,7 +87,7 @@ async fn start(
     let cluster_id = cluster_id(&options.data_dir)?;
     let pki = Arc::new(open_pki(options, clock)?);
     let config = store::Config { cluster_id, ..store::Config::new(options.data_dir.join("store")) };
-    let store = Store::open(config, tasks)
+    let store = Store::open(config, storage)
         .await
         .with_context(|| format!("cannot open the store in {}", options.data_dir.display()))?;
     let nodes = Arc::new(Nodes::default());
@@ -251,7 +257,7 @@ fn served_kinds(api: &Arc<Api>) -> Kinds {
                 deletable: can("list") && can("watch") && can("delete"),
             });
         }
-        kinds
+        Arc::new(kinds)
     })
 }
 

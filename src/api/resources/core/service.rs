@@ -12,8 +12,10 @@ use super::super::columns::{AGE, col, labels, list, or, texts, wide};
 use super::super::field::{Errors, Field};
 use super::super::fill::{child_mut, fill, list_mut, map_mut};
 use super::super::{names, validate};
+use crate::api::allocate;
 use crate::api::kind::{Column, Strategy, Write, age};
-use crate::object::status::FieldError;
+use crate::api::storage::{Companion, Lookup};
+use crate::object::status::{FieldError, Result};
 use crate::object::{Map, Value, meta};
 
 /// The Service's strategy; allocation of addresses and ports is added around it.
@@ -101,6 +103,19 @@ impl Strategy for Service {
         keep_allocated(new, old);
         pair_cluster_ips(new, old);
         drop_what_the_type_has_not(new, old);
+    }
+
+    fn companions(
+        &self,
+        write: &Write<'_>,
+        new: Option<&mut Value>,
+        old: Option<&Value>,
+        view: &dyn Lookup,
+    ) -> Result<Vec<Companion>> {
+        if write.subresource == "status" {
+            return Ok(Vec::new());
+        }
+        allocate::companions(new, old, view, write.now)
     }
 
     fn counts_generation(&self) -> bool {
