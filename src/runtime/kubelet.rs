@@ -156,7 +156,7 @@ async fn follow_engine(
     };
     let end: anyhow::Result<()> = result.await;
     if let Err(error) = &end {
-        let _ = up.send_replace(Err(format!("container runtime is down: {error:#}")));
+        up.send_replace(Err(format!("container runtime is down: {error:#}")));
     }
     end
 }

@@ -1,6 +1,9 @@
 //! The one integration binary (each more would link RocksDB again).
 
 mod scenario;
+mod runtime;
+mod store;
+mod tidy;
 mod schema_gen;
 mod schema_upstream;
 mod runtime;
