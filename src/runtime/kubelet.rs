@@ -74,9 +74,11 @@ impl Node {
         let recorder =
             Recorder::new(client.clone(), clock.clone(), &tasks, "kubelet", &config.name);
         let own = format!("spec.nodeName={}", config.name);
+        let itself = format!("metadata.name={}", config.name);
         let host = Host {
             services: Informer::<core::Service>::start(&tasks, client.clone(), "", "", ""),
             pods: Informer::<core::Pod>::start(&tasks, client.clone(), "", "", &own),
+            nodes: Informer::<core::Node>::start(&tasks, client.clone(), "", "", &itself),
             sources: Sources::new(client.clone(), tasks.clone(), on_change),
             images: Images::new(clock.clone()),
             engine_info: Default::default(),

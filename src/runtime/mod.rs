@@ -37,6 +37,9 @@ pub mod status;
 pub mod volumes;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -146,6 +149,8 @@ pub struct Host {
     pub services: Informer<core::Service>,
     /// The pods of this node.
     pub pods: Informer<core::Pod>,
+    /// This node's own object.
+    pub nodes: Informer<core::Node>,
     /// Images and their pulls.
     pub images: images::Images,
     /// What the machine has.

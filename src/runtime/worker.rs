@@ -297,7 +297,7 @@ impl Worker {
                 let message = format!("{field} is not supported by this node");
                 Some(("UnsupportedField".to_owned(), message))
             }
-            None => admission::refuse(&self.host, &self.model),
+            None => admission::refuse(&self.host, &self.model.pod),
         };
         if let Some((reason, message)) = refusal {
             let model = &self.model;
