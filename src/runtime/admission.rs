@@ -8,19 +8,21 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 
 use super::Host;
+use crate::reconcile::Object;
 use crate::reconcile::predicates::{
     Amounts, amounts, host_ports, is_terminal, node_affinity_matches, pod_requests,
 };
-use crate::reconcile::Object;
 
 /// Resources that every node has; of others the scheduler's count holds, as upstream.
 const OWN_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Why the node refuses a pod: reason and message.
 pub fn refuse(host: &Host, pod: &core::Pod) -> Option<(String, String)> {
-    let others = host.pods.list("").into_iter().filter(|other| {
-        other.uid() != pod.uid() && has_started(other) && !is_terminal(other)
-    });
+    let others = host
+        .pods
+        .list("")
+        .into_iter()
+        .filter(|other| other.uid() != pod.uid() && has_started(other) && !is_terminal(other));
     let others: Vec<Arc<core::Pod>> = others.collect();
     // Before the Node object is there nothing can have been bound by its labels.
     let node = host.nodes.get("", &host.config.name);
@@ -38,13 +40,14 @@ fn refuse_on(
     node: &core::Node,
 ) -> Option<(String, String)> {
     if !node_affinity_matches(pod, node) {
-        let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        let text =
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Some(("NodeAffinity".to_owned(), text.to_owned()));
     }
     let taken: Vec<_> = others.iter().flat_map(|other| host_ports(other)).collect();
     if host_ports(pod).iter().any(|port| taken.iter().any(|other| port.conflicts(other))) {
-        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod \
-                    ports";
+        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested \
+                    pod ports";
         return Some(("NodePorts".to_owned(), text.to_owned()));
     }
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());

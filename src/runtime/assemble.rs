@@ -79,7 +79,12 @@ fn unsupported_volume(volume: &k8s_openapi::api::core::v1::Volume) -> Option<Str
     Some(format!("spec.volumes[{name}].{}", source.unwrap_or_else(|| "source".to_owned())))
 }
 
-fn base_labels(host: &Host, model: &Model, container: &str, attempt: u32) -> BTreeMap<String, String> {
+fn base_labels(
+    host: &Host,
+    model: &Model,
+    container: &str,
+    attempt: u32,
+) -> BTreeMap<String, String> {
     let pairs = [
         (labels::NODE, host.config.name.clone()),
         (labels::POD_UID, model.pod.uid().to_owned()),
@@ -241,8 +246,11 @@ fn mounts(
             ));
         }
         let Some(volume) = parts.volumes.get(&mount.name) else {
-            return Err(format!("cannot find volume {:?} to mount into container {:?}",
-                mount.name, unit.name()));
+            return Err(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name,
+                unit.name()
+            ));
         };
         let sub = match mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => expand_strictly(text, variables)?,

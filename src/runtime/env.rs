@@ -175,9 +175,7 @@ pub fn pod_field(model: &Model, path: &str, snapshot: &Snapshot) -> Result<Strin
         "metadata.labels" => format_map(pod.metadata.labels.as_ref()),
         "metadata.annotations" => format_map(pod.metadata.annotations.as_ref()),
         "spec.nodeName" => snapshot.node.name.clone(),
-        "spec.serviceAccountName" => {
-            model.spec().service_account_name.clone().unwrap_or_default()
-        }
+        "spec.serviceAccountName" => model.spec().service_account_name.clone().unwrap_or_default(),
         "status.hostIP" | "status.hostIPs" => snapshot.node.ip.clone(),
         "status.podIP" => own.first().cloned().unwrap_or_default(),
         "status.podIPs" => own.join(","),
@@ -216,9 +214,7 @@ pub fn resource_field(
     node: &NodeFacts,
 ) -> Result<String, String> {
     let unit = match field.container_name.as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => {
-            model.unit(name).ok_or_else(|| format!("container {name} not found"))?
-        }
+        Some(name) => model.unit(name).ok_or_else(|| format!("container {name} not found"))?,
         None => unit,
     };
     let Some((list, name)) = field.resource.split_once('.') else {
@@ -369,15 +365,15 @@ mod tests {
     #[test]
     fn later_sources_win_and_references_see_what_came_before() {
         let found = variables(json!({"name": "a",
-            "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}],
-            "env": [
-                {"name": "P_one", "value": "own"},
-                {"name": "ALL", "value": "$(P_one) $$(P_one) $(MY_DB_SERVICE_HOST) $(none) $"},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
-                {"name": "MAY", "valueFrom": {"configMapKeyRef": {
-                    "name": "m", "key": "no", "optional": true}}},
-            ]}))
+        "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}],
+        "env": [
+            {"name": "P_one", "value": "own"},
+            {"name": "ALL", "value": "$(P_one) $$(P_one) $(MY_DB_SERVICE_HOST) $(none) $"},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "MAY", "valueFrom": {"configMapKeyRef": {
+                "name": "m", "key": "no", "optional": true}}},
+        ]}))
         .unwrap();
         assert_eq!(found["ALL"], "own $(P_one) 10.43.0.7 $(none) $");
         assert_eq!(found["P_k.e-y"], "v");

@@ -229,9 +229,10 @@ impl Engine for FakeEngine {
             let text = format!("The container name {:?} is already in use", spec.name);
             return Err(EngineError::Conflict(text));
         }
-        let found = host.images.values().find(|image| {
-            image.id == spec.image || image.tags.contains(&spec.image)
-        });
+        let found = host
+            .images
+            .values()
+            .find(|image| image.id == spec.image || image.tags.contains(&spec.image));
         let Some(image) = found.cloned() else {
             return Err(EngineError::NotFound(format!("No such image: {}", spec.image)));
         };
@@ -359,9 +360,10 @@ impl Engine for FakeEngine {
 
     async fn image(&self, name: &str) -> Result<Option<Image>> {
         let host = self.reach()?;
-        let found = host.images.values().find(|image| {
-            image.id == name || image.tags.iter().any(|tag| tag == name)
-        });
+        let found = host
+            .images
+            .values()
+            .find(|image| image.id == name || image.tags.iter().any(|tag| tag == name));
         Ok(found.cloned())
     }
 

@@ -195,9 +195,8 @@ mod tests {
 
     #[test]
     fn each_dns_policy_has_its_resolver() {
-        let text = |spec| {
-            resolv_conf(&model(spec), "10.43.0.10".parse().ok(), "cluster.local", HOST)
-        };
+        let text =
+            |spec| resolv_conf(&model(spec), "10.43.0.10".parse().ok(), "cluster.local", HOST);
         let cluster = "search default.svc.cluster.local svc.cluster.local cluster.local \
                        example.org\nnameserver 10.43.0.10\noptions ndots:5\n";
         assert_eq!(text(json!({"containers": []})), cluster);

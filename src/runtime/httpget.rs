@@ -218,18 +218,18 @@ impl ServerCertVerifier for Anyone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stdx::tasks::Tasks;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Answers each connection with the next text.
     async fn server(answers: Vec<&'static str>) -> u16 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        #[allow(clippy::disallowed_methods)]
-        tokio::spawn(async move {
+        Tasks::new().spawn_once("server", async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut buffer = [0; 1024];
-                stream.read(&mut buffer).await.unwrap();
+                assert!(stream.read(&mut buffer).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
@@ -261,7 +261,8 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_is_told_in_upstreams_words() {
         let error = get(1).send().await.unwrap_err();
-        let wanted = "Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused";
+        let wanted =
+            "Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused";
         assert_eq!(error, wanted);
     }
 }

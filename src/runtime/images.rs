@@ -191,7 +191,8 @@ pub async fn ensure(
         ("Always", _) | (_, None) => pull(host, model, unit, &name, secrets).await,
         (_, Some(image)) => {
             let message = format!(
-                "Container image {given:?} already present on machine and can be accessed by the pod"
+                "Container image {given:?} already present on machine and can be accessed by \
+                 the pod"
             );
             tell(EventType::Normal, "Pulled", message);
             Ok(image)
@@ -231,11 +232,16 @@ async fn pull(
     match result {
         Ok(image) => {
             let took = format!("{}ms", (host.clock.monotonic() - started).as_millis());
-            tell(EventType::Normal, "Pulled", format!(
-                "Successfully pulled image {given:?} in {took} ({took} including waiting). Image \
+            tell(
+                EventType::Normal,
+                "Pulled",
+                format!(
+                    "Successfully pulled image {given:?} in {took} ({took} including waiting). \
+                     Image \
                  size: {} bytes.",
-                image.size
-            ));
+                    image.size
+                ),
+            );
             Ok(image)
         }
         Err(error) => {

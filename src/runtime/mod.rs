@@ -1,8 +1,8 @@
 //! The node: runs the pods bound to it on a container engine and says how they are.
 //!
 //! How it hangs together: [`kubelet`] watches pods and the engine's events and passes both to one
-//! [`worker`] a pod; a worker keeps what it knows, asks [`plan`] (pure) what to do next, carries the
-//! steps out beside itself, and lets [`status`] (pure) say what to report. What a container is made
+//! [`worker`] a pod; a worker keeps what it knows, asks [`plan`] (pure) what to do next, carries
+//! the steps out beside itself, and lets [`status`] (pure) say what to report. What a container is made
 //! of comes from small pure parts ([`env`], [`security`], [`resources`], [`files`], [`volumes`]),
 //! and [`engine`] is the only way to the containers. [`node`] keeps the Node object and its lease;
 //! [`server`] answers logs, exec and attach.

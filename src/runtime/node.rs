@@ -36,11 +36,13 @@ const MEMORY_RESERVE: i64 = 100 << 20;
 const IMAGES_MAX: usize = 50;
 /// Part of the disk below which a node is under pressure, in percent (upstream's).
 const DISK_FREE_MIN_PERCENT: u64 = 10;
-const RETRY: Policy = Policy::Restart(Backoff::new(Duration::from_millis(200), Duration::from_secs(5)));
+const RETRY: Policy =
+    Policy::Restart(Backoff::new(Duration::from_millis(200), Duration::from_secs(5)));
 
 /// What the machine has.
 pub fn machine(data_dir: &Path) -> anyhow::Result<Machine> {
-    let memory = meminfo("MemTotal").ok_or_else(|| anyhow::anyhow!("/proc/meminfo is unreadable"))?;
+    let memory =
+        meminfo("MemTotal").ok_or_else(|| anyhow::anyhow!("/proc/meminfo is unreadable"))?;
     let disk = rustix::fs::statvfs(data_dir)?;
     Ok(Machine {
         cpus: i64::try_from(std::thread::available_parallelism()?.get())?,
@@ -254,29 +256,46 @@ impl Keeper {
         };
         let ready = match &*self.health.borrow() {
             Ok(()) => condition(
-                known, "Ready", "True", "KubeletReady", "kubelet is posting ready status", now,
+                known,
+                "Ready",
+                "True",
+                "KubeletReady",
+                "kubelet is posting ready status",
+                now,
             ),
             Err(error) => condition(known, "Ready", "False", "KubeletNotReady", error, now),
         };
         vec![
-            pressure("MemoryPressure", memory_low(), [
-                "KubeletHasInsufficientMemory",
-                "kubelet has insufficient memory available",
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ]),
-            pressure("DiskPressure", disk_low(&self.host.config.data_dir), [
-                "KubeletHasDiskPressure",
-                "kubelet has disk pressure",
-                "KubeletHasNoDiskPressure",
-                "kubelet has no disk pressure",
-            ]),
-            pressure("PIDPressure", false, [
-                "KubeletHasInsufficientPID",
-                "kubelet has insufficient PID available",
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available",
-            ]),
+            pressure(
+                "MemoryPressure",
+                memory_low(),
+                [
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                ],
+            ),
+            pressure(
+                "DiskPressure",
+                disk_low(&self.host.config.data_dir),
+                [
+                    "KubeletHasDiskPressure",
+                    "kubelet has disk pressure",
+                    "KubeletHasNoDiskPressure",
+                    "kubelet has no disk pressure",
+                ],
+            ),
+            pressure(
+                "PIDPressure",
+                false,
+                [
+                    "KubeletHasInsufficientPID",
+                    "kubelet has insufficient PID available",
+                    "KubeletHasSufficientPID",
+                    "kubelet has sufficient PID available",
+                ],
+            ),
             ready,
         ]
     }

@@ -167,8 +167,7 @@ pub async fn once(
         return exec_probe(host, exec, subject, timeout).await;
     }
     if let Some(action) = &probe.http_get {
-        let request =
-            hooks::request(action, &subject.unit, subject.address, "kube-probe", timeout);
+        let request = hooks::request(action, &subject.unit, subject.address, "kube-probe", timeout);
         let get = match request {
             Ok(get) => get,
             Err(error) => return Outcome::Error(error),
@@ -201,7 +200,8 @@ pub async fn once(
         return match tokio::time::timeout(timeout, grpc(&address, port, service)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let text = format!("timeout: failed to connect service \"{address}:{port}\" within");
+                let text =
+                    format!("timeout: failed to connect service \"{address}:{port}\" within");
                 Outcome::Failure(format!("{text} {}s", timeout.as_secs()))
             }
         };
@@ -218,9 +218,9 @@ async fn exec_probe(
     // Only what the spec says literally can be referred to, as upstream.
     let literal = |name: &str| {
         let mut known = subject.unit.spec.env.iter().flatten();
-        known.find(|one| one.name == name && one.value_from.is_none()).map(|one| {
-            one.value.clone().unwrap_or_default()
-        })
+        known
+            .find(|one| one.name == name && one.value_from.is_none())
+            .map(|one| one.value.clone().unwrap_or_default())
     };
     let command = exec.command.iter().flatten();
     let command: Vec<String> = command.map(|text| env::expand(text, literal)).collect();
@@ -259,14 +259,13 @@ async fn grpc(host: &str, port: u16, service: &str) -> Outcome {
         let mut frame = vec![0];
         frame.extend(u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
         frame.extend(message);
-        let request = http::Request::post(format!(
-            "http://{host}:{port}/grpc.health.v1.Health/Check"
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "kube-probe/1.36")
-        .body(Full::new(Bytes::from(frame)))
-        .map_err(|error| error.to_string())?;
+        let request =
+            http::Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("user-agent", "kube-probe/1.36")
+                .body(Full::new(Bytes::from(frame)))
+                .map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let early = response.headers().get("grpc-status").cloned();
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
@@ -302,7 +301,10 @@ mod tests {
         };
         let mut verdict = Verdict::default();
         let mut take = |good| verdict.take(good, &probe);
-        assert_eq!([take(false), take(false), take(true), take(true)], [None, None, None, Some(true)]);
+        assert_eq!(
+            [take(false), take(false), take(true), take(true)],
+            [None, None, None, Some(true)]
+        );
         assert_eq!([take(false), take(false), take(true), take(false)], [None; 4]);
         assert_eq!([take(false), take(false), take(false)], [None, Some(false), None]);
     }

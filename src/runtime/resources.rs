@@ -121,13 +121,16 @@ mod tests {
     fn limits_and_requests_become_upstreams_figures() {
         let burstable = figures(json!({"requests": {"cpu": "250m", "memory": "256Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"}}));
-        assert_eq!(burstable, Resources {
-            cpu_shares: 256,
-            cpu_quota: 100_000,
-            cpu_period: 100_000,
-            memory: 512 << 20,
-            oom_score_adj: 750,
-        });
+        assert_eq!(
+            burstable,
+            Resources {
+                cpu_shares: 256,
+                cpu_quota: 100_000,
+                cpu_period: 100_000,
+                memory: 512 << 20,
+                oom_score_adj: 750,
+            }
+        );
         let nothing = figures(json!({}));
         assert_eq!((nothing.cpu_shares, nothing.oom_score_adj), (2, 1000));
         let both = json!({"cpu": "5m", "memory": "64Mi"});

@@ -71,11 +71,7 @@ pub fn identity(model: &Model, unit: &Unit, image: &Image) -> Result<Identity, S
 }
 
 fn not_root(model: &Model, unit: &Unit, user: Option<i64>, image: &str) -> Result<(), String> {
-    let place = format!(
-        "(pod: \"{}\", container: {})",
-        model.long_name(),
-        unit.name()
-    );
+    let place = format!("(pod: \"{}\", container: {})", model.long_name(), unit.name());
     match user {
         Some(0) => {
             return Err(format!("container's runAsUser breaks non-root policy {place}"));

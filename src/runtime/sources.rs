@@ -1,7 +1,8 @@
 //! The ConfigMaps and Secrets that pods of this node name, each followed by a watch of its own.
 //!
 //! Why one watch an object: a node may read only what its pods name (the Node authorizer), and a
-//! change must reach the volumes that show it without polling. What no pod names any more is let go.
+//! change must reach the volumes that show it without polling. What no pod names any more is let
+//! go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::pods::Model;
 use crate::client::SharedClient;
-use crate::reconcile::informer::{Followed, Subscription};
 use crate::reconcile::Informer;
+use crate::reconcile::informer::{Followed, Subscription};
 use crate::stdx::tasks::Tasks;
 
 /// How long a first look at an object may take.
@@ -203,4 +204,3 @@ pub fn wanted(model: &Model) -> BTreeSet<(SourceKind, String)> {
     }
     names
 }
-

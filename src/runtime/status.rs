@@ -151,17 +151,15 @@ fn state(facts: &Facts<'_>, container: &Container) -> core::ContainerState {
 
 /// The state of a container that the engine does not have.
 fn absent(facts: &Facts<'_>, unit: &Unit, status: &mut core::ContainerStatus) {
-    let initializing = facts.model.units.iter().any(|unit| {
-        matches!(unit.kind, Kind::Init | Kind::Sidecar)
-    });
+    let initializing =
+        facts.model.units.iter().any(|unit| matches!(unit.kind, Kind::Init | Kind::Sidecar));
     let reason = if initializing && unit.kind != Kind::Ephemeral {
         "PodInitializing"
     } else {
         "ContainerCreating"
     };
     let waiting = core::ContainerStateWaiting { message: None, reason: Some(reason.to_owned()) };
-    let waits =
-        core::ContainerState { waiting: Some(waiting), ..core::ContainerState::default() };
+    let waits = core::ContainerState { waiting: Some(waiting), ..core::ContainerState::default() };
     let Some(old) = facts.model.old_status(unit.name()) else {
         status.state = Some(waits);
         return;
@@ -229,8 +227,7 @@ fn container(facts: &Facts<'_>, unit: &Unit) -> core::ContainerStatus {
             status.last_state = Some(now);
         }
         let message = Some(waiting.message.clone()).filter(|text| !text.is_empty());
-        let waiting =
-            core::ContainerStateWaiting { message, reason: Some(waiting.reason.clone()) };
+        let waiting = core::ContainerStateWaiting { message, reason: Some(waiting.reason.clone()) };
         status.state = Some(core::ContainerState { waiting: Some(waiting), ..Default::default() });
     }
     readiness(facts, unit, &mut status);
@@ -402,7 +399,7 @@ fn conditions(
     let foreign = before.iter().filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str()));
     let mut all: Vec<core::PodCondition> = foreign.cloned().collect();
     let (ready, reason, message) = containers_ready(facts, status, phase);
-    let gates = ready.then(|| closed_gates(facts, &all)).unwrap_or_default();
+    let gates = if ready { closed_gates(facts, &all) } else { Vec::new() };
     let pod_ready = match gates.is_empty() {
         true => Draft::new("Ready", ready, reason, message.clone()),
         false => Draft::new("Ready", false, "ReadinessGatesNotReady", gates.join(", ")),
@@ -439,9 +436,9 @@ fn closed_gates(facts: &Facts<'_>, conditions: &[core::PodCondition]) -> Vec<Str
     let closed = |gate: &core::PodReadinessGate| {
         let name = &gate.condition_type;
         match conditions.iter().find(|condition| condition.type_ == *name) {
-            None => {
-                Some(format!("corresponding condition of pod readiness gate {name:?} does not exist."))
-            }
+            None => Some(format!(
+                "corresponding condition of pod readiness gate {name:?} does not exist."
+            )),
             Some(found) if found.status == "True" => None,
             Some(found) => Some(format!(
                 "the status of pod readiness gate {name:?} is not \"True\", but {}",

@@ -87,7 +87,8 @@ fn holds(status: &core::PodStatus, name: &str) -> (String, String) {
 #[test]
 fn phases_follow_containers_and_policy() {
     let pod = |policy: &str| {
-        json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]})
+        let containers = json!([{"name": "a"}, {"name": "b"}]);
+        json!({"restartPolicy": policy, "containers": containers})
     };
     assert_eq!(Case::new(pod("Always")).phase(), "Pending");
     assert_eq!(Case::new(pod("Always")).has("a", running()).phase(), "Pending");

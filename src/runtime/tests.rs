@@ -133,14 +133,10 @@ async fn a_pod_runs_is_adopted_by_the_next_process_and_leaves_nothing() {
     for name in ["web", "later"] {
         rig.delete(name, None).await;
     }
-    rig.until_host(|rig| {
-        rig.engine.containers().is_empty() && rig.network.attached().is_empty()
-    })
-    .await;
-    rig.until_host(|rig| {
-        std::fs::read_dir(rig.dir.path().join("pods")).unwrap().next().is_none()
-    })
-    .await;
+    rig.until_host(|rig| rig.engine.containers().is_empty() && rig.network.attached().is_empty())
+        .await;
+    rig.until_host(|rig| std::fs::read_dir(rig.dir.path().join("pods")).unwrap().next().is_none())
+        .await;
     node.shutdown().await;
 }
 
@@ -254,7 +250,10 @@ async fn what_the_node_cannot_honour_fails_the_pod_with_the_fields_name() {
     rig.create("web", spec).await;
     let pod = rig.until("web", |pod| phase(pod) == "Failed").await;
     let message = meta::text(&pod, &["status", "message"]);
-    assert!(message.contains("spec.volumes[v].persistentVolumeClaim is not supported"), "{message}");
+    assert!(
+        message.contains("spec.volumes[v].persistentVolumeClaim is not supported"),
+        "{message}"
+    );
     assert!(rig.engine.containers().is_empty());
     node.shutdown().await;
 }

@@ -4,8 +4,11 @@
 //! Each step runs beside it and reports its end as an [`Event`]; so a slow pull can't keep a
 //! deletion from being seen, and everything that changes a pod's state passes through one place.
 
+mod event;
+mod intake;
 mod ops;
 mod report;
+mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +21,7 @@ use k8s_openapi::api::core::v1 as core;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Container, EngineEvent, EventKind, State};
+use super::engine::{Container, State};
 use super::plan::{self, End, Failed, Health, Plan, Restarts, Sandbox, Step, View};
 use super::pods::{Model, Unit};
 use super::probes::{self, ProbeKind};
@@ -26,8 +29,10 @@ use super::sources;
 use super::status::Waiting;
 use super::volumes::Volumes;
 use super::{SharedHost, admission, assemble, labels};
-use crate::object::Status;
+use crate::object::Value;
 use crate::reconcile::{EventType, Object};
+
+pub use event::{Done, Event, NotStarted, Ready};
 
 /// Events that wait for one worker; at the bound the worker reads everything anew instead.
 pub const EVENTS_MAX: usize = 256;
@@ -35,94 +40,6 @@ pub const EVENTS_MAX: usize = 256;
 const RETRY: Duration = Duration::from_secs(10);
 /// When an API write that failed is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(2);
-
-/// Everything that can happen to a pod.
-#[derive(Debug)]
-pub enum Event {
-    /// The API has a newer pod.
-    Pod(Arc<core::Pod>),
-    /// The API has the pod no more.
-    Gone,
-    /// All containers of the pod, as the engine lists them.
-    Observed(Vec<Container>),
-    /// The engine says that something happened to a container.
-    Engine(EngineEvent),
-    /// A ConfigMap or Secret that the pod names has changed.
-    Sources,
-    /// A probe's verdict changed.
-    Probe {
-        /// The container's id.
-        id: String,
-        /// Which probe.
-        kind: ProbeKind,
-        /// The verdict.
-        good: bool,
-    },
-    /// A step has ended.
-    Done(Done),
-}
-
-/// How a step ended.
-#[derive(Debug)]
-pub enum Done {
-    /// Volumes, sandbox and network.
-    Setup(Result<Ready, String>),
-    /// A container's start.
-    Start {
-        /// Its name.
-        name: String,
-        /// The container, or why there is none.
-        result: Result<Container, NotStarted>,
-    },
-    /// A container's end.
-    Kill {
-        /// Its name.
-        name: String,
-        /// As it is now.
-        container: Option<Container>,
-    },
-    /// Sandbox, network and volumes are given back.
-    TearDown(Result<(), String>),
-    /// Volumes were refreshed.
-    Refresh(Result<Option<Timestamp>, String>),
-    /// A container's last words.
-    Words {
-        /// The container's id.
-        id: String,
-        /// What it said.
-        text: String,
-    },
-    /// The status was written.
-    Written(Result<Box<core::Pod>, Status>),
-    /// The pod was deleted in the API.
-    Deleted(Result<(), Status>),
-    /// An operation ended without a result (a panic, or the node stops).
-    Lost(String),
-}
-
-/// A pod that is ready to have containers.
-#[derive(Clone, Debug)]
-pub struct Ready {
-    /// The sandbox.
-    pub sandbox: Container,
-    /// The pod's addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Its volumes.
-    pub volumes: Volumes,
-    /// When tokens in its volumes have to be renewed.
-    pub renew: Option<Timestamp>,
-}
-
-/// Why a container did not start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotStarted {
-    /// What the status shows.
-    pub waiting: Waiting,
-    /// When to try again; `None` when only a change helps.
-    pub retry: Option<Timestamp>,
-    /// What is left of it.
-    pub container: Option<Box<Container>>,
-}
 
 /// Where a worker's events go in.
 #[derive(Clone, Debug)]
@@ -375,121 +292,6 @@ impl Worker {
         }
     }
 
-    /// Takes in the engine's whole list.
-    fn observe(&mut self, containers: Vec<Container>) {
-        let (mut sandboxes, mut attempts) = (Vec::new(), BTreeMap::<String, Vec<Container>>::new());
-        for container in containers {
-            let Some(name) = container.labels.get(labels::CONTAINER).cloned() else { continue };
-            match name.as_str() {
-                labels::SANDBOX_NAME => sandboxes.push(container),
-                _ => attempts.entry(name).or_default().push(container),
-            }
-        }
-        for list in attempts.values_mut() {
-            list.sort_by_key(|container| (plan::attempt_of(container), container.created_at));
-        }
-        self.attempts = attempts;
-        sandboxes.sort_by_key(plan::attempt_of);
-        self.sandboxes = sandboxes.last().map_or(self.sandboxes, |last| {
-            self.sandboxes.max(plan::attempt_of(last) + 1)
-        });
-        self.sandbox = sandboxes.pop();
-        self.settle();
-    }
-
-    /// Brings health, sandbox and last words in line with the containers.
-    fn settle(&mut self) {
-        if !plan::runs(self.sandbox.as_ref()) {
-            self.sandbox_id = None;
-        }
-        let mut live = BTreeSet::new();
-        let mut ended = Vec::new();
-        for unit in &self.model.units {
-            let Some(container) = plan::newest(&self.attempts, unit.name()) else { continue };
-            if plan::runs(Some(container)) {
-                live.insert(container.id.clone());
-                let health = first_health(&self.model, unit, container);
-                self.health.entry(container.id.clone()).or_insert(health);
-            } else if plan::exit_code(Some(container)).is_some() {
-                ended.push((unit.clone(), container.clone()));
-            }
-        }
-        self.health.retain(|id, _| live.contains(id));
-        self.probing.retain(|(id, _), stop| {
-            let stays = live.contains(id);
-            if !stays {
-                stop.cancel();
-            }
-            stays
-        });
-        for (unit, container) in ended {
-            if !self.words.contains_key(&container.id) {
-                // Only once; the text follows.
-                self.words.insert(container.id.clone(), String::new());
-                let (host, model) = (self.host.clone(), self.model.clone());
-                self.spawn("", ops::last_words(host, model, unit, container));
-            }
-        }
-    }
-
-    async fn take_engine(&mut self, event: EngineEvent) {
-        let Some(name) = event.labels.get(labels::CONTAINER).cloned() else { return };
-        if event.kind == EventKind::Removed {
-            self.forget_container(&name, &event.id);
-            return;
-        }
-        match self.host.engine.inspect(&event.id).await {
-            Ok(container) => self.put(&name, container),
-            Err(super::engine::EngineError::NotFound(_)) => {
-                self.forget_container(&name, &event.id);
-            }
-            Err(error) => {
-                tracing::debug!(container = %event.id, "cannot be inspected: {error}");
-                self.mailbox.overflow.store(true, Ordering::SeqCst);
-            }
-        }
-    }
-
-    fn forget_container(&mut self, name: &str, id: &str) {
-        if name == labels::SANDBOX_NAME {
-            if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.id == id) {
-                self.sandbox = None;
-            }
-        } else if let Some(list) = self.attempts.get_mut(name) {
-            list.retain(|container| container.id != id);
-            if list.is_empty() {
-                self.attempts.remove(name);
-            }
-        }
-        self.words.remove(id);
-        self.settle();
-    }
-
-    /// Takes in one container's new state. A state seen later is never replaced by an earlier one.
-    fn put(&mut self, name: &str, container: Container) {
-        if name == labels::SANDBOX_NAME {
-            self.sandboxes = self.sandboxes.max(plan::attempt_of(&container) + 1);
-            let newer = self.sandbox.as_ref().is_none_or(|known| {
-                plan::attempt_of(&container) >= plan::attempt_of(known)
-            });
-            if newer {
-                self.sandbox = Some(container);
-            }
-            self.settle();
-            return;
-        }
-        let list = self.attempts.entry(name.to_owned()).or_default();
-        match list.iter_mut().find(|known| known.id == container.id) {
-            Some(known) if matches!(known.state, State::Exited { .. }) => {}
-            Some(known) => *known = container,
-            None => {
-                list.push(container);
-                list.sort_by_key(plan::attempt_of);
-            }
-        }
-        self.settle();
-    }
-
     fn take_probe(&mut self, id: &str, kind: ProbeKind, good: bool) {
         let Some(health) = self.health.get_mut(id) else { return };
         match (kind, good) {
@@ -501,95 +303,6 @@ impl Worker {
         }
         if kind != ProbeKind::Readiness {
             self.probing.remove(&(id.to_owned(), kind));
-        }
-    }
-
-    fn take_done(&mut self, done: Done) {
-        match done {
-            Done::Setup(result) => {
-                self.busy.remove("");
-                self.set_up(result);
-            }
-            Done::Start { name, result } => {
-                self.busy.remove(&name);
-                self.started(&name, result);
-            }
-            Done::Kill { name, container } => {
-                self.busy.remove(&name);
-                if let Some(container) = container {
-                    self.put(&name, container);
-                }
-            }
-            Done::TearDown(result) => {
-                self.busy.remove("");
-                match result {
-                    Ok(()) => self.torn_down = true,
-                    Err(error) => {
-                        tracing::warn!(pod = %self.model.long_name(), "teardown: {error}");
-                        self.hold("", RETRY);
-                    }
-                }
-            }
-            Done::Refresh(result) => {
-                self.refreshing = false;
-                match result {
-                    Ok(renew) => self.renew = renew,
-                    Err(error) => {
-                        let model = &self.model;
-                        self.host.pod_event(model, EventType::Warning, "FailedMount", error);
-                        self.renew = Some(self.host.clock.now() + RETRY);
-                    }
-                }
-            }
-            Done::Words { id, text } => {
-                self.words.insert(id, text);
-            }
-            Done::Written(result) => self.written(result),
-            Done::Deleted(result) => self.deleted(result),
-            Done::Lost(key) => {
-                self.busy.remove(&key);
-                self.hold(&key, RETRY);
-                (self.refreshing, self.writing, self.deleting) = (false, false, false);
-            }
-        }
-    }
-
-    fn hold(&mut self, name: &str, delay: Duration) {
-        self.held.insert(name.to_owned(), self.host.clock.now() + delay);
-    }
-
-    fn set_up(&mut self, result: Result<Ready, String>) {
-        match result {
-            Ok(ready) => {
-                self.sandbox_id = Some(ready.sandbox.id.clone());
-                self.put(labels::SANDBOX_NAME, ready.sandbox);
-                self.addresses = ready.addresses;
-                self.volumes = ready.volumes;
-                self.renew = ready.renew;
-                self.torn_down = false;
-            }
-            Err(error) => {
-                tracing::debug!(pod = %self.model.long_name(), "setup: {error}");
-                self.hold("", RETRY);
-            }
-        }
-    }
-
-    fn started(&mut self, name: &str, result: Result<Container, NotStarted>) {
-        match result {
-            Ok(container) => {
-                self.waiting.remove(name);
-                self.held.remove(name);
-                self.put(name, container);
-            }
-            Err(failed) => {
-                self.waiting.insert(name.to_owned(), failed.waiting);
-                if let Some(container) = failed.container {
-                    self.put(name, *container);
-                }
-                let retry = failed.retry.unwrap_or_else(|| self.host.clock.now() + RETRY * 30);
-                self.held.insert(name.to_owned(), retry);
-            }
         }
     }
 
@@ -686,10 +399,8 @@ impl Worker {
 
     fn back_off(&mut self, name: &str, delay: Duration) {
         let pod = self.model.long_name();
-        let message = format!(
-            "back-off {} restarting failed container={name} pod={pod}",
-            go_duration(delay)
-        );
+        let message =
+            format!("back-off {} restarting failed container={name} pod={pod}", go_duration(delay));
         let waiting = Waiting { reason: "CrashLoopBackOff".to_owned(), message };
         if self.waiting.insert(name.to_owned(), waiting.clone()) == Some(waiting) {
             return;
@@ -774,7 +485,7 @@ impl Worker {
             return;
         }
         (self.refreshing, self.stale_volumes, self.renew) = (true, false, None);
-        let refresh = ops::refresh(self.host.clone(), self.model.clone(), self.addresses.clone());
+        let refresh = setup::refresh(self.host.clone(), self.model.clone(), self.addresses.clone());
         self.spawn("", async move { Done::Refresh(refresh.await) });
     }
 
@@ -813,21 +524,6 @@ impl Drop for Guard {
         if self.armed {
             self.mailbox.send(Event::Done(Done::Lost(self.key.clone())));
         }
-    }
-}
-
-/// What is known of a container's health before any probe: an adopted one keeps what the API says.
-fn first_health(model: &Model, unit: &Unit, container: &Container) -> Health {
-    let probed = assemble::has_life(unit.kind);
-    let old = model.old_status(unit.name()).filter(|old| {
-        let id = old.container_id.as_deref().and_then(|id| id.strip_prefix("docker://"));
-        id == Some(&container.id)
-    });
-    let known = |then: Option<bool>, probe: bool| !probe || !probed || then == Some(true);
-    Health {
-        started: known(old.and_then(|old| old.started), unit.spec.startup_probe.is_some()),
-        ready: known(old.map(|old| old.ready), unit.spec.readiness_probe.is_some()),
-        failed: None,
     }
 }
 

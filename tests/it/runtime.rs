@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterd::client::fake::FakeServer;
+use clusterd::client::node::{SharedNodeStreams, full_body};
 use clusterd::client::{DeleteOptions, SharedClient, Target, WriteOptions};
 use clusterd::object::{Gvr, Value, meta};
 use clusterd::runtime::docker::DockerEngine;
@@ -43,6 +44,10 @@ impl Rig {
 
     /// Starts a node over the same engine, API and folder.
     fn node(&self) -> Tasks {
+        self.node_and_streams().0
+    }
+
+    fn node_and_streams(&self) -> (Tasks, SharedNodeStreams) {
         let tasks = Tasks::new();
         let config = NodeConfig {
             name: self.name.clone(),
@@ -58,16 +63,11 @@ impl Rig {
         };
         let network = Arc::new(FakeNetwork::default());
         let clock = SystemClock::shared();
-        let node = Node::build(
-            config,
-            self.client.clone(),
-            self.engine.clone(),
-            network,
-            clock,
-            &tasks,
-        );
-        node.unwrap().start();
-        tasks
+        let (client, engine) = (self.client.clone(), self.engine.clone());
+        let node = Node::build(config, client, engine, network, clock, &tasks).unwrap();
+        let streams = node.streams();
+        node.start();
+        (tasks, streams)
     }
 
     fn pods() -> Gvr {
@@ -142,6 +142,74 @@ async fn a_pod_runs_outlives_its_node_process_and_leaves_nothing() {
     let pod = rig.until("web", |pod| phase(pod) == "Running").await;
     assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], id);
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    rig.delete("web").await;
+    rig.none_left().await;
+    node.shutdown().await;
+}
+
+/// A request to the node's server, upgraded to a WebSocket in the same process.
+async fn exec(node: &SharedNodeStreams, name: &str, path: String) -> Vec<(u8, Vec<u8>)> {
+    use futures::StreamExt;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let (node, name) = (node.clone(), name.to_owned());
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (node, name) = (node.clone(), name.clone());
+        async move {
+            let (parts, _) = request.into_parts();
+            let request = http::Request::from_parts(parts, full_body(""));
+            node.call(&name, request).await
+        }
+    });
+    let serve = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(server), service)
+        .with_upgrades();
+    let talk = async {
+        let request = http::Request::get(format!("ws://node{path}"))
+            .header("host", "node")
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", "v5.channel.k8s.io")
+            .body(())
+            .unwrap();
+        let (mut socket, answer) = tokio_tungstenite::client_async(request, client).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+        let mut messages = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            if let tokio_tungstenite::tungstenite::Message::Binary(bytes) = message {
+                messages.push((bytes[0], bytes[1..].to_vec()));
+            }
+        }
+        messages
+    };
+    let (messages, _) = tokio::join!(talk, serve);
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_in_a_container_and_its_end_is_told() {
+    let Some(rig) = Rig::new("exec").await else { return };
+    let (node, streams) = rig.node_and_streams();
+    let container = json!({"name": "main", "image": "clusterd/sample:v2"});
+    rig.create("web", json!({"containers": [container]})).await;
+    rig.until("web", |pod| phase(pod) == "Running").await;
+    // The port is taken: the second server says so and ends with 1.
+    let path = "/exec/default/web/main?command=/sample&stdout=true&stderr=true".to_owned();
+    let messages = exec(&streams, &rig.name, path).await;
+    let of = |channel: u8| -> String {
+        let all = messages.iter().filter(|(own, _)| *own == channel);
+        all.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+    };
+    assert!(of(2).starts_with("cannot listen on 0.0.0.0:8080"), "{messages:?}");
+    assert!(of(3).contains(r#""reason":"NonZeroExitCode""#), "{}", of(3));
+    let request =
+        http::Request::get("/containerLogs/default/web/main?tailLines=1").body(full_body(""));
+    let answer = streams.call(&rig.name, request.unwrap()).await.unwrap();
+    let log = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    assert_eq!(log, "listening on 0.0.0.0:8080\n");
     rig.delete("web").await;
     rig.none_left().await;
     node.shutdown().await;

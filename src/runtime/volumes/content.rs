@@ -85,12 +85,7 @@ impl Wanted<'_> {
         self.place("configmap", model, data, files)
     }
 
-    fn secret(
-        &self,
-        model: &Model,
-        snapshot: &Snapshot,
-        files: &mut Files,
-    ) -> Result<(), String> {
+    fn secret(&self, model: &Model, snapshot: &Snapshot, files: &mut Files) -> Result<(), String> {
         let data = snapshot.secrets.get(self.name).map(|secret| {
             let data = secret.data.iter().flatten();
             data.map(|(key, value)| (key.clone(), value.0.clone())).collect()
@@ -230,7 +225,8 @@ mod tests {
         let mut spec = json!({"containers": [{"name": "a", "securityContext": pod}]});
         spec["volumes"] = json!([volume]);
         let model = model(spec);
-        let map = json!({"metadata": {"name": "m"}, "data": {"a": "1"}, "binaryData": {"b": "AAE="}});
+        let map =
+            json!({"metadata": {"name": "m"}, "data": {"a": "1"}, "binaryData": {"b": "AAE="}});
         let map = Arc::new(serde_json::from_value(map).unwrap());
         let snapshot = Snapshot { config_maps: [("m".into(), map)].into(), ..Snapshot::default() };
         let tokens = [(("v".to_owned(), "token".to_owned()), "t".to_owned())].into();
@@ -257,7 +253,8 @@ mod tests {
     #[test]
     fn a_token_belongs_to_the_only_user_of_the_pod() {
         let sources = json!([{"serviceAccountToken": {"path": "token"}},
-            {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]);
+            {"downwardAPI": {"items": [
+                {"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]);
         let volume = json!({"name": "v", "projected": {"sources": sources}});
         let open = shown(volume.clone(), json!({})).unwrap();
         assert_eq!((open["token"].mode, open["n"].bytes.as_slice()), (0o644, b"web".as_slice()));

@@ -51,9 +51,7 @@ pub fn host_path(source: &core::HostPathVolumeSource) -> Result<PathBuf, String>
     };
     match fits {
         true => Ok(path),
-        false => {
-            Err(format!("hostPath type check failed: {} is not {}", source.path, a(wanted)))
-        }
+        false => Err(format!("hostPath type check failed: {} is not {}", source.path, a(wanted))),
     }
 }
 

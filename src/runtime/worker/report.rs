@@ -60,11 +60,11 @@ impl Worker {
         let client = self.host.client.clone();
         self.writing = true;
         self.spawn("", async move {
-            let options = WriteOptions { field_manager: "kubelet".to_owned(), ..WriteOptions::default() };
+            let options =
+                WriteOptions { field_manager: "kubelet".to_owned(), ..WriteOptions::default() };
             let answer = client.patch(&target, PatchKind::Strategic, patch, &options).await;
-            let pod = answer.and_then(|value| {
-                core::Pod::from_value(value).map_err(Status::internal)
-            });
+            let pod =
+                answer.and_then(|value| core::Pod::from_value(value).map_err(Status::internal));
             Done::Written(pod.map(Box::new))
         });
         false
@@ -100,9 +100,10 @@ impl Worker {
             ..DeleteOptions::default()
         };
         let client = self.host.client.clone();
-        self.spawn("", async move {
-            Done::Deleted(client.delete(&target, &options).await.map(drop))
-        });
+        self.spawn(
+            "",
+            async move { Done::Deleted(client.delete(&target, &options).await.map(drop)) },
+        );
     }
 
     pub(super) fn deleted(&mut self, result: Result<(), Status>) {
