@@ -95,18 +95,15 @@ impl Forwarder {
         question: &Question,
         transport: Transport,
     ) -> Vec<u8> {
-        let Some(response) = self.resolve(request, question, transport).await else {
+        let Some(bytes) = self.resolve(request, question, transport).await else {
             return Response::new(request, question, transport).finish(Code::ServFail);
         };
-        let mut bytes = response;
         if bytes.len() > limit(question, transport) {
             // What was remembered from a client that takes more: this one asks again by TCP.
             let mut short = Response::new(request, question, transport).finish(Code::NoError);
             short[2] |= 2;
             return short;
         }
-        bytes[..2].copy_from_slice(&request[..2]);
-        bytes[HEADER..question.end].copy_from_slice(&request[HEADER..question.end]);
         bytes
     }
 
@@ -147,6 +144,7 @@ impl Forwarder {
         }
     }
 
+    /// What others say, with this client's id and spelling.
     async fn resolve(
         &self,
         request: &[u8],
@@ -155,8 +153,13 @@ impl Forwarder {
     ) -> Option<Vec<u8>> {
         let dnssec = question.edns.map(|edns| edns.dnssec);
         let key: Key = (question.name.clone(), question.kind, question.class, dnssec);
+        let addressed = |mut response: Vec<u8>| {
+            response[..2].copy_from_slice(&request[..2]);
+            response[HEADER..question.end].copy_from_slice(&request[HEADER..question.end]);
+            response
+        };
         if let Some(response) = self.recall(&key) {
-            return Some(response);
+            return Some(addressed(response));
         }
         let permit = self.under_way.try_acquire();
         let Ok(_permit) = permit else {
@@ -168,7 +171,7 @@ impl Forwarder {
             match timeout(TRY_TIMEOUT, ask(*server, request, question, transport)).await {
                 Ok(Ok(response)) => {
                     self.remember(key, &response, question.end);
-                    return Some(response);
+                    return Some(addressed(response));
                 }
                 Ok(Err(error)) => tracing::debug!(%server, "name server: {error}"),
                 Err(_) => tracing::debug!(%server, "name server did not answer"),

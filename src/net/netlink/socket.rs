@@ -205,7 +205,7 @@ impl Socket {
         if let Some(last) = parts.len().checked_sub(2) {
             parts[last].flag(NLM_F_ACK);
         }
-        let mut bytes = Vec::with_capacity(parts.iter().map(Message::len).sum());
+        let mut bytes = Vec::with_capacity(parts.iter().map(Message::size).sum());
         let first = self.sequence.wrapping_add(1);
         for mut part in parts {
             part.flag(NLM_F_REQUEST);

@@ -17,7 +17,7 @@ use crate::net::cidr::Cidr;
 
 /// The first address that a pod may have: 0 names the range, 1 is the gateway.
 const FIRST_POD_INDEX: u64 = 2;
-/// Bytes that the kernel keeps of a link's label; a longer pod name is cut.
+/// Bytes that the kernel keeps of a link's label; a longer pod name (it is ASCII) is cut.
 const LABEL_BYTES_MAX: usize = 250;
 
 /// Who holds an address.
@@ -46,10 +46,8 @@ impl Lease {
     /// The label that the pod's link carries.
     pub fn label(&self) -> String {
         let Self { uid, netns, namespace, name } = self;
-        let mut label = format!("clusterd pod {uid} {netns} {namespace}/{name}");
-        let end = label.floor_char_boundary(LABEL_BYTES_MAX);
-        label.truncate(end);
-        label
+        let label = format!("clusterd pod {uid} {netns} {namespace}/{name}");
+        label.chars().take(LABEL_BYTES_MAX).collect()
     }
 
     /// Reads a link's label.
