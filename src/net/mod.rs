@@ -144,12 +144,6 @@ impl Network {
             std::future::pending::<()>().await;
         }
     }
-
-    /// To be called when the container engine has started (again): it may have made its chains
-    /// anew. Changes in nftables are noticed anyway; the old x_tables tell nobody.
-    pub async fn engine_started(&self) -> anyhow::Result<()> {
-        tokio::task::spawn_blocking(docker_user::ensure).await?.map(|_| ())
-    }
 }
 
 /// Everything that a start needs of the kernel, in one go on a blocking thread.

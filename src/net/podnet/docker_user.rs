@@ -43,6 +43,12 @@ pub enum Backend {
     Legacy,
 }
 
+/// Whether the old x_tables are in use here.
+fn legacy_used() -> bool {
+    let tables = std::fs::read_to_string(LEGACY_TABLES).unwrap_or_default();
+    tables.lines().any(|table| table == TABLE)
+}
+
 /// Finds Docker's chain.
 pub fn backends() -> anyhow::Result<Vec<Backend>> {
     let mut found = Vec::new();
@@ -50,8 +56,7 @@ pub fn backends() -> anyhow::Result<Vec<Backend>> {
     if chains(&mut socket, TABLE)?.iter().any(|chain| chain == CHAIN) {
         found.push(Backend::Nftables);
     }
-    let tables = std::fs::read_to_string(LEGACY_TABLES).unwrap_or_default();
-    if tables.lines().any(|table| table == TABLE) && legacy(&["-n", "-L", CHAIN])?.is_some() {
+    if legacy_used() && legacy(&["-n", "-L", CHAIN])?.is_some() {
         found.push(Backend::Legacy);
     }
     Ok(found)
@@ -71,6 +76,15 @@ pub fn ensure() -> anyhow::Result<bool> {
         changed |= now;
     }
     Ok(changed)
+}
+
+/// Adds what is missing in the old x_tables, which tell nobody when they change: to be called
+/// before a pod relies on it. It costs one read of a file where they are not in use.
+pub fn ensure_before_pod() -> anyhow::Result<()> {
+    if legacy_used() {
+        ensure()?;
+    }
+    Ok(())
 }
 
 /// Removes our rules.

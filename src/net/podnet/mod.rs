@@ -77,6 +77,9 @@ impl Network {
         let gateway = range.nth(1).context("the node's pod range is too small")?;
         let mut links = Links::open()?;
         let mtu = host::mtu(&mut links)?;
+        if let Err(error) = docker_user::ensure_before_pod() {
+            tracing::warn!("Docker's firewall may drop pods' packets: {error:#}");
+        }
         let lease = Lease::new(pod, inode);
         let address = self.lease(&mut links, range, &lease)?;
         let done = connect(&mut links, &lease, address, gateway, mtu, netns);
