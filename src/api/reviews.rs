@@ -14,6 +14,7 @@ use super::authn::review::{self_subject_review, token_review};
 use super::authn::service_account::ServiceAccounts;
 use super::authz::{Authorization, review};
 use super::hooks::{Asked, CreateOnly, PostOnly};
+use super::server::Document;
 use crate::object::status::Result;
 use crate::object::{Gvk, Value, meta};
 
@@ -81,6 +82,23 @@ pub fn create_only(
         ((group.to_owned(), resource.to_owned()), reviewer)
     };
     REVIEWS.into_iter().map(hook).collect()
+}
+
+/// OpenID discovery, with which others check service-account tokens; `server` is the URL under
+/// which they reach this server.
+pub fn documents(authentication: &Authentication, server: &str) -> HashMap<String, Document> {
+    const KEYS: &str = "/openid/v1/jwks";
+    let accounts = authentication.service_accounts();
+    let configuration = accounts.openid_configuration(&format!("{server}{KEYS}"));
+    let document =
+        |content_type, value: Value| Document { content_type, bytes: value.to_string().into() };
+    HashMap::from([
+        (
+            "/.well-known/openid-configuration".to_owned(),
+            document("application/json", configuration),
+        ),
+        (KEYS.to_owned(), document("application/jwk-set+json", accounts.key_set())),
+    ])
 }
 
 /// `serviceaccounts/token`.

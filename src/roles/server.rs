@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::components;
 use super::streams::Nodes;
 use crate::api::authn::Authentication;
+use crate::api::authz::rbac::aggregation;
 use crate::api::authz::{Authorization, Authorizer};
 use crate::api::data::Data;
 use crate::api::local::LocalClient;
@@ -91,7 +92,8 @@ async fn start(
         .await
         .with_context(|| format!("cannot open the store in {}", options.data_dir.display()))?;
     let nodes = Arc::new(Nodes::default());
-    let api = build_api(options, store, &pki, &nodes, clock, tasks)?;
+    let objects: SharedObjects = Arc::new(StoreObjects::new(store.clone()));
+    let api = build_api(options, store, &objects, &pki, &nodes, clock, tasks)?;
     pki.spawn_renewal(tasks);
     let admin = LocalClient::new(api.clone(), bootstrap::apiserver_user(), "kube-apiserver");
     let admin: SharedClient = Arc::new(admin);
@@ -108,6 +110,8 @@ async fn start(
     let url = format!("https://{}:{}", reachable(options), options.https_port);
     pki::write_kubeconfig(&options.write_kubeconfig, &pki.admin_kubeconfig(&url)?)
         .with_context(|| format!("cannot write {}", options.write_kubeconfig.display()))?;
+    let aggregator = "system:serviceaccount:kube-system:clusterrole-aggregation-controller";
+    aggregation::spawn(tasks, objects, client_for(&api)(aggregator));
     let around = components::Around {
         options: options.clone(),
         admin,
@@ -122,6 +126,12 @@ async fn start(
 }
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// The URL under which others reach this server.
+fn advertised(options: &Server) -> String {
+    let ip = options.advertise_address.unwrap_or_else(|| options.node_ip());
+    format!("https://{}", SocketAddr::new(ip, options.https_port))
+}
 
 /// The address in the administrator's kubeconfig: loopback works whatever the network does.
 fn reachable(options: &Server) -> String {
@@ -178,28 +188,29 @@ fn open_pki(options: &Server, clock: &SharedClock) -> anyhow::Result<pki::Pki> {
 fn build_api(
     options: &Server,
     store: Store,
+    objects: &SharedObjects,
     pki: &pki::Pki,
     nodes: &Arc<Nodes>,
     clock: &SharedClock,
     tasks: &Tasks,
 ) -> anyhow::Result<Arc<Api>> {
-    let objects: SharedObjects = Arc::new(StoreObjects::new(store.clone()));
     let node_rules = bootstrap::rules_of_default("system:node").map_err(anyhow::Error::msg)?;
     let authentication =
         Authentication::new(pki, &options.cluster_domain, objects.clone(), clock.clone());
     let authentication = Arc::new(authentication.map_err(anyhow::Error::msg)?);
-    let authorization = Arc::new(Authorization::start(&objects, node_rules, tasks));
+    let authorization = Arc::new(Authorization::start(objects, node_rules, tasks));
     let authorizer: Arc<dyn Authorizer> = authorization.clone();
-    let plugins = admission::plugins(&objects, &authorizer, &authorization.rbac());
+    let plugins = admission::plugins(objects, &authorizer, &authorization.rbac());
     Ok(Api::new(Parts {
         data: Data::new(store.clone()),
         kinds: resources::all(),
         virtuals: resources::VIRTUAL.to_vec(),
         create_only: reviews::create_only(&authentication, &authorization),
         post_only: reviews::post_only(&authentication, plugins.clone()),
-        authenticator: authentication,
+        authenticator: authentication.clone(),
         authorizers: vec![authorizer],
         admission: plugins,
+        documents: reviews::documents(&authentication, &advertised(options)),
         nodes: Some(nodes.clone()),
         checks: vec![Arc::new(StoreCheck(store))],
         metrics: Vec::new(),

@@ -53,6 +53,15 @@ pub trait Metrics: Send + Sync {
     fn write(&self, out: &mut String);
 }
 
+/// Bytes that a path outside of the API answers with, as they are.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The media type.
+    pub content_type: &'static str,
+    /// The content.
+    pub bytes: bytes::Bytes,
+}
+
 /// What an API server is made of.
 pub struct Parts {
     /// The objects.
@@ -71,6 +80,8 @@ pub struct Parts {
     pub create_only: HashMap<(String, String), Arc<dyn CreateOnly>>,
     /// Subresources that are computed, by (group, resource, subresource).
     pub post_only: HashMap<(String, String, String), Arc<dyn PostOnly>>,
+    /// Fixed answers, by path (OpenID discovery).
+    pub documents: HashMap<String, Document>,
     /// The way to the nodes, for logs, exec and their kin.
     pub nodes: Option<SharedNodeStreams>,
     /// Health.
@@ -99,6 +110,7 @@ pub struct Api {
     pub(super) admission: Vec<Arc<dyn Plugin>>,
     pub(super) create_only: HashMap<(String, String), Arc<dyn CreateOnly>>,
     pub(super) post_only: HashMap<(String, String, String), Arc<dyn PostOnly>>,
+    pub(super) documents: HashMap<String, Document>,
     pub(super) nodes: Option<SharedNodeStreams>,
     pub(super) checks: Vec<Arc<dyn Check>>,
     pub(super) metrics: Vec<Arc<dyn Metrics>>,
@@ -123,6 +135,7 @@ impl Api {
             admission: parts.admission,
             create_only: parts.create_only,
             post_only: parts.post_only,
+            documents: parts.documents,
             nodes: parts.nodes,
             checks: parts.checks,
             metrics: parts.metrics,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use serde_json::json;
 use tower::ServiceExt;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
-use super::{Api, Metrics};
+use super::{Api, Document};
 use crate::api::body::Reply;
 use crate::api::query::Query;
 use crate::object::Value;
@@ -22,12 +22,27 @@ pub const MINOR: &str = "36";
 
 /// Answers one of these routes, or 404.
 pub async fn plain(api: &Arc<Api>, parts: http::request::Parts) -> Reply {
+    let path = parts.uri.path().trim_end_matches('/');
+    if let Some(found) = api.documents.get(path).filter(|_| parts.method == http::Method::GET) {
+        return document(found).map(|body| body.map_err(|never| match never {}).boxed_unsync());
+    }
     let request = http::Request::from_parts(parts, Empty::<Bytes>::new());
     let service = warp::service(routes(api.clone()));
     match service.oneshot(request).await {
         Ok(reply) => reply.map(|body| body.map_err(std::io::Error::other).boxed_unsync()),
         Err(never) => match never {},
     }
+}
+
+/// A fixed answer, which clients may keep for an hour.
+fn document(found: &Document) -> Response<Full<Bytes>> {
+    let mut reply = Response::new(Full::new(found.bytes.clone()));
+    let headers = reply.headers_mut();
+    let kind = http::HeaderValue::from_static(found.content_type);
+    headers.insert(http::header::CONTENT_TYPE, kind);
+    let keep = http::HeaderValue::from_static("public, max-age=3600");
+    headers.insert(http::header::CACHE_CONTROL, keep);
+    reply
 }
 
 type Text = Response<Bytes>;
@@ -103,6 +118,7 @@ fn paths(api: &Api) -> Value {
     let rest =
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
     paths.extend(rest.map(str::to_owned));
+    paths.extend(api.documents.keys().cloned());
     paths.sort();
     json!({ "paths": paths })
 }
