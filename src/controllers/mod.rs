@@ -46,9 +46,20 @@ pub struct ServedKind {
 }
 
 /// The kinds that the API serves now, custom ones included; each resource in one version.
-pub type Kinds = Arc<dyn Fn() -> Arc<Vec<ServedKind>> + Send + Sync>;
+pub type Kinds = Arc<dyn Fn() -> Vec<ServedKind> + Send + Sync>;
 
 pub use kubernetes_service::ApiServers;
+
+use deployment::Deployments;
+use endpoint_slices::Slices;
+use endpoints::EndpointsOfServices;
+use garbage::GarbageCollector;
+use job::Jobs;
+use kubernetes_service::KubernetesService;
+use namespace::Namespaces;
+use node_taints::NodeTaints;
+use podgc::PodGarbage;
+use replicas::Replicas;
 
 /// What controllers are made from.
 #[derive(Clone)]
@@ -77,8 +88,10 @@ pub struct Entry {
     pub controller: Arc<dyn Controller>,
 }
 
-fn entry(account: &str, component: &'static str, controller: impl Controller) -> Entry {
+/// `component` is "" where events name the account.
+fn entry(account: &'static str, component: &'static str, controller: impl Controller) -> Entry {
     let user = format!("{ACCOUNTS}{account}");
+    let component = if component.is_empty() { account } else { component };
     Entry { user, component, controller: Arc::new(controller) }
 }
 
@@ -90,25 +103,26 @@ const COLLECTOR: &str = "generic-garbage-collector";
 
 /// All controllers. To add one: its file, its `mod` line and its line here. What some need to run
 /// besides their loop runs under `tasks`.
-#[rustfmt::skip] // a table
 pub fn all(context: &ControllerContext, tasks: &Tasks) -> Vec<Entry> {
-    let (informers, clock, kinds) = (&context.informers, || context.clock.clone(), || context.kinds.clone());
+    let (reads, clock) = (&context.informers, || context.clock.clone());
+    let (kinds, root_ca) = (|| context.kinds.clone(), context.root_ca.clone());
     let collector = (context.client_for)(&format!("{ACCOUNTS}{COLLECTOR}"));
-    let kubernetes = kubernetes_service::KubernetesService::new(context.servers.clone());
+    let kubernetes = KubernetesService::new(context.servers.clone());
+    let kubernetes = Arc::new(kubernetes) as Arc<dyn Controller>;
     vec![
-        Entry { user: API_SERVER.to_owned(), component: "apiserver", controller: Arc::new(kubernetes) },
-        entry("namespace-controller", "namespace-controller", namespace::Namespaces::new(informers, kinds(), clock())),
-        entry("service-account-controller", "serviceaccount-controller", service_account::default_accounts(informers)),
-        entry("root-ca-cert-publisher", "root-ca-cert-publisher", service_account::root_ca(informers, context.root_ca.clone())),
-        entry(COLLECTOR, "garbage-collector-controller", garbage::GarbageCollector::new(collector, kinds(), tasks)),
-        entry("endpoint-controller", "endpoint-controller", endpoints::EndpointsOfServices::new(informers)),
-        entry("endpointslice-controller", "endpoint-slice-controller", endpoint_slices::Slices::new(informers)),
-        entry("replication-controller", "replication-controller", replicas::Replicas::<ReplicationController>::new(informers, clock())),
-        entry("replicaset-controller", "replicaset-controller", replicas::Replicas::<ReplicaSet>::new(informers, clock())),
-        entry("deployment-controller", "deployment-controller", deployment::Deployments::new(informers, clock())),
-        entry("job-controller", "job-controller", job::Jobs::new(informers, clock())),
-        entry("node-controller", "node-controller", node_taints::NodeTaints::new(informers)),
-        entry("pod-garbage-collector", "pod-garbage-collector", podgc::PodGarbage::new(informers, clock())),
+        Entry { user: API_SERVER.to_owned(), component: "apiserver", controller: kubernetes },
+        entry("namespace-controller", "", Namespaces::new(reads, kinds(), clock())),
+        entry("service-account-controller", "", service_account::default_accounts(reads)),
+        entry("root-ca-cert-publisher", "", service_account::root_ca(reads, root_ca)),
+        entry(COLLECTOR, "", GarbageCollector::new(collector, kinds(), tasks)),
+        entry("endpoint-controller", "", EndpointsOfServices::new(reads)),
+        entry("endpointslice-controller", "endpoint-slice-controller", Slices::new(reads)),
+        entry("replication-controller", "", Replicas::<ReplicationController>::new(reads, clock())),
+        entry("replicaset-controller", "", Replicas::<ReplicaSet>::new(reads, clock())),
+        entry("deployment-controller", "", Deployments::new(reads, clock())),
+        entry("job-controller", "", Jobs::new(reads, clock())),
+        entry("node-controller", "", NodeTaints::new(reads)),
+        entry("pod-garbage-collector", "", PodGarbage::new(reads, clock())),
     ]
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::propagation_finalizer;
 use crate::client::{DeleteOptions, PatchKind, Propagation, Target};
 use crate::object::status::Result;
-use crate::object::{Gvr, Map, Status, Value, meta, time};
+use crate::object::{Gvr, Status, Value, meta, patch, schema, time};
 
 /// Resources with a status that only the `status` subresource writes.
 const WITH_STATUS: &[&str] = &[
@@ -290,40 +290,22 @@ pub(super) fn bind(target: &Target, pod: &mut Value, body: &Value, now: Timestam
 
 /// Applies a patch to an object.
 pub(super) fn patch(object: &mut Value, kind: PatchKind, body: &Value) -> Result<()> {
-    match kind {
-        PatchKind::Merge => {
-            merge(object, body);
-            Ok(())
-        }
+    *object = match kind {
+        PatchKind::Merge => patch::merge::apply(object, body),
+        PatchKind::Json => patch::json::apply(object, body)?,
         PatchKind::Strategic => {
-            let gvk = meta::gvk(object);
-            let root = gvk.and_then(|gvk| crate::object::schema::builtin().root(&gvk));
-            let root = root.ok_or_else(|| Status::bad_request("no schema for this kind"))?;
-            *object = crate::object::patch::strategic::apply(root, object, body)?;
-            Ok(())
+            let root = meta::gvk(object).and_then(|gvk| schema::builtin().root(&gvk));
+            let Some(root) = root else {
+                return Err(Status::bad_request(
+                    "a strategic patch needs an object of a known kind",
+                ));
+            };
+            patch::strategic::apply(root, object, body)?
         }
-        other => Err(Status::unsupported_media_type(format!(
-            "the fake server has no {}",
-            other.content_type()
-        ))),
-    }
-}
-
-/// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return;
+        PatchKind::Apply => {
+            let text = "the fake server keeps no managedFields and has no apply patch";
+            return Err(Status::unsupported_media_type(text));
+        }
     };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Some(target) = target.as_object_mut() else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.as_str()).or_insert(Value::Null), value);
-        }
-    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -143,6 +144,8 @@ pub struct GarbageCollector {
     shared: Arc<Shared>,
     client: SharedClient,
     kinds: Kinds,
+    /// What `kinds` said last: it is asked about for each owner of each object.
+    served: ArcSwap<Vec<ServedKind>>,
     tasks: Tasks,
     feeds: Mutex<HashMap<Gvr, (Arc<Feed>, Tasks)>>,
 }
@@ -162,15 +165,21 @@ impl GarbageCollector {
     /// Over all `kinds`, which it watches through `client`, under `tasks`.
     pub fn new(client: SharedClient, kinds: Kinds, tasks: &Tasks) -> Self {
         let shared = Arc::new(Shared { graph: Mutex::default(), queue: Mutex::new(None) });
-        let collector =
-            Self { shared, client, kinds, tasks: tasks.child(), feeds: Mutex::default() };
+        let (served, tasks) = (ArcSwap::default(), tasks.child());
+        let collector = Self { shared, client, kinds, served, tasks, feeds: Mutex::default() };
         collector.follow_kinds();
         collector
     }
 
+    fn ask_kinds(&self) -> Arc<Vec<ServedKind>> {
+        let kinds = Arc::new((self.kinds)());
+        self.served.store(kinds.clone());
+        kinds
+    }
+
     /// Starts feeds of new kinds; the feeds of vanished ones are returned, to be stopped.
     fn follow_kinds(&self) -> Vec<(Gvr, Tasks)> {
-        let served = (self.kinds)();
+        let served = self.ask_kinds();
         // Events own nothing and are owned by nothing: not worth following.
         let wanted: Vec<&ServedKind> =
             served.iter().filter(|kind| kind.deletable && kind.gvr.resource != "events").collect();
@@ -221,10 +230,13 @@ impl GarbageCollector {
         namespace: &str,
     ) -> Result<Option<Target>> {
         let group = GroupVersion::parse(api_version).unwrap_or_else(|| GroupVersion::new("", ""));
-        let kinds = (self.kinds)();
-        let matches = |it: &&ServedKind| it.gvr.group == group.group && it.kind == kind;
-        let exact = kinds.iter().filter(matches).find(|it| it.gvr.version == group.version);
-        let Some(served) = exact.or_else(|| kinds.iter().find(matches)) else {
+        let find = |kinds: &[ServedKind]| {
+            let matches = |it: &&ServedKind| it.gvr.group == group.group && it.kind == kind;
+            let exact = kinds.iter().filter(matches).find(|it| it.gvr.version == group.version);
+            exact.or_else(|| kinds.iter().find(matches)).cloned()
+        };
+        let served = find(&self.served.load()).or_else(|| find(&self.ask_kinds()));
+        let Some(served) = served else {
             let text = format!("no matches for kind {kind:?} in version {api_version:?}");
             return Err(Status::failure(404, "NoMatch", text));
         };

@@ -15,8 +15,7 @@ fn kinds() -> Kinds {
         namespaced: true,
         deletable: true,
     };
-    let kinds = Arc::new(vec![served(Pod::gvr(), "Pod"), served(ConfigMap::gvr(), "ConfigMap")]);
-    Arc::new(move || kinds.clone())
+    Arc::new(move || vec![served(Pod::gvr(), "Pod"), served(ConfigMap::gvr(), "ConfigMap")])
 }
 
 struct Bench {

@@ -75,10 +75,7 @@ impl World {
             informers: informers.clone(),
             client_for: Arc::new(move |user| users.client_as(user)),
             clock: clock.clone(),
-            kinds: {
-                let kinds = Arc::new(KINDS.iter().map(served).collect());
-                Arc::new(move || Arc::clone(&kinds))
-            },
+            kinds: Arc::new(|| KINDS.iter().map(served).collect()),
             root_ca: "CERTIFICATE".to_owned(),
             servers: ApiServers {
                 service_ip: "10.43.0.1".parse().unwrap(),
