@@ -112,7 +112,8 @@ mod tests {
         let new = json!({"a": 1, "b": 2, "c": 3, "d": 9, "e": 5, "f": 6});
         assert_eq!(
             unified(&old, &new),
-            "@@ -2,7 +2,7 @@\n   \"a\": 1,\n   \"b\": 2,\n   \"c\": 3,\n-  \"d\": 4,\n+  \"d\": 9,\n   \
+            "@@ -2,7 +2,7 @@\n   \"a\": 1,\n   \"b\": 2,\n   \"c\": 3,\n-  \"d\": 4,\n+  \
+             \"d\": 9,\n   \
              \"e\": 5,\n   \"f\": 6\n }\n"
         );
         assert_eq!(unified(&old, &old), "");

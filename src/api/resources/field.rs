@@ -1,7 +1,7 @@
 //! A cursor over an object that knows the path it took.
 //!
-//! Why linked steps: validation visits every field of every write, and only a fault needs the path's
-//! text; so a step is a few words on the stack and the text is made when an error is.
+//! Why linked steps: validation visits every field of every write, and only a fault needs the
+//! path's text; so a step is a few words on the stack and the text is made when an error is.
 
 use std::fmt::Write as _;
 

@@ -87,7 +87,8 @@ const NO_DRA: &str = "dynamic resource allocation is not built yet";
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = core_group();
     rows.extend(workloads());
-    rows.extend(access_and_admission());
+    rows.extend(admission());
+    rows.extend(extensions_and_access());
     rows.extend(networking_and_discovery());
     rows.extend(scheduling_and_storage());
     rows
@@ -204,8 +205,7 @@ fn workloads() -> Vec<Row> {
     ]
 }
 
-fn access_and_admission() -> Vec<Row> {
-    let rbac = |kind, resource, strategy| Row::new(RBAC, "v1", kind, resource, strategy);
+fn admission() -> Vec<Row> {
     let admission = |kind, resource, why, strategy| {
         Row::new(ADMISSION, "v1", kind, resource, strategy)
             .cluster()
@@ -244,6 +244,12 @@ fn access_and_admission() -> Vec<Row> {
             NO_WEBHOOKS,
             || Arc::new(admissionregistration::webhook::VALIDATING),
         ),
+    ]
+}
+
+fn extensions_and_access() -> Vec<Row> {
+    let rbac = |kind, resource, strategy| Row::new(RBAC, "v1", kind, resource, strategy);
+    vec![
         Row::new(
             "apiextensions.k8s.io",
             "v1",

@@ -50,6 +50,7 @@ const SCALE: &[Subresource] = &[
     Subresource::Scale { spec: REPLICAS.0, status: REPLICAS.1, selector: &["spec", "selector"] },
     Subresource::Status,
 ];
+
 /// One line of the list.
 struct Row {
     gvk: (&'static str, &'static str, &'static str),
@@ -246,18 +247,29 @@ mod tests {
     use crate::object::Value;
     use serde_json::json;
 
-    /// (resource, kind, namespaced, status?) by "group/version" as k8s-openapi knows them.
-    fn known() -> BTreeMap<String, BTreeSet<(&'static str, &'static str, bool)>> {
-        let mut known: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
-        macro_rules! cluster {
-            ($($kind:ty),* $(,)?) => { $(add::<$kind, _>(&mut known, false);)* };
-        }
-        macro_rules! namespaced {
-            ($($kind:ty),* $(,)?) => { $(add::<$kind, _>(&mut known, true);)* };
-        }
+    /// (resource, kind, namespaced) by "group/version".
+    type Known = BTreeMap<String, BTreeSet<(&'static str, &'static str, bool)>>;
+
+    macro_rules! add_all {
+        ($known:expr, $namespaced:expr, $($kind:ty),* $(,)?) => {
+            $(add::<$kind, _>($known, $namespaced);)*
+        };
+    }
+
+    /// As k8s-openapi knows them.
+    fn known() -> Known {
+        let mut known = Known::new();
+        add_cluster_kinds(&mut known);
+        add_namespaced_kinds(&mut known);
+        known
+    }
+
+    fn add_cluster_kinds(known: &mut Known) {
         use k8s_openapi::api as k;
         use k8s_openapi::{apiextensions_apiserver as e, kube_aggregator as a};
-        cluster!(
+        add_all!(
+            known,
+            false,
             k::admissionregistration::v1::MutatingAdmissionPolicy,
             k::admissionregistration::v1::MutatingAdmissionPolicyBinding,
             k::admissionregistration::v1::MutatingWebhookConfiguration,
@@ -287,7 +299,13 @@ mod tests {
             e::pkg::apis::apiextensions::v1::CustomResourceDefinition,
             a::pkg::apis::apiregistration::v1::APIService,
         );
-        namespaced!(
+    }
+
+    fn add_namespaced_kinds(known: &mut Known) {
+        use k8s_openapi::api as k;
+        add_all!(
+            known,
+            true,
             k::apps::v1::ControllerRevision,
             k::apps::v1::DaemonSet,
             k::apps::v1::Deployment,
@@ -321,13 +339,10 @@ mod tests {
             k::resource::v1::ResourceClaimTemplate,
             k::storage::v1::CSIStorageCapacity,
         );
-        known
     }
 
-    fn add<K, S>(
-        known: &mut BTreeMap<String, BTreeSet<(&'static str, &'static str, bool)>>,
-        namespaced: bool,
-    ) where
+    fn add<K, S>(known: &mut Known, namespaced: bool)
+    where
         K: k8s_openapi::Resource<Scope = S>,
         S: k8s_openapi::ResourceScope,
     {

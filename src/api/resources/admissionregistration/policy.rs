@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy.
 //!
-//! Expressions are stored unread: no evaluator of CEL is built yet (the write says so in a warning).
+//! Expressions are stored unread: no evaluator of CEL is built yet (a write's warning says so).
 
 use serde_json::json;
 

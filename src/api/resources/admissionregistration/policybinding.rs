@@ -77,6 +77,9 @@ fn actions(spec: &Field, out: &mut Errors) {
     }
     let has = |name: &str| list.items().any(|action| action.text() == name);
     if has("Deny") && has("Warn") {
-        out.push(list.invalid("must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"));
+        out.push(list.invalid(
+            "must not contain both Deny and Warn (repeating the same validation failure \
+             information in the API response and headers serves no purpose)",
+        ));
     }
 }

@@ -199,10 +199,8 @@ mod tests {
         let texts = errors_of_update(&Deployment, "", &new, &old);
         assert_eq!(
             texts,
-            [
-                "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"more\":\"x\"}}: field \
-              is immutable"
-            ]
+            ["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"more\":\"x\"}}: \
+                 field is immutable"]
         );
     }
 }

@@ -1,7 +1,7 @@
 //! HorizontalPodAutoscaler between v1 and v2.
 //!
-//! Why annotations: v1 has a field for one CPU target alone; what more a v2 object says must survive
-//! a round trip through a v1 client (`pkg/apis/autoscaling/v1/conversion.go`).
+//! Why annotations: v1 has a field for one CPU target alone; what more a v2 object says must
+//! survive a round trip through a v1 client (`pkg/apis/autoscaling/v1/conversion.go`).
 
 use serde_json::json;
 

@@ -160,8 +160,10 @@ mod tests {
     #[test]
     fn schedules_and_zones_are_checked() {
         let job = |spec: Value| {
-            let mut all = json!({"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {
-                "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}});
+            let pod = json!({"restartPolicy": "Never",
+                             "containers": [{"name": "c", "image": "i"}]});
+            let mut all = json!({"schedule": "* * * * *",
+                                 "jobTemplate": {"spec": {"template": {"spec": pod}}}});
             all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
             created(&CronJob, json!({"metadata": {"name": "c"}, "spec": all}))
         };

@@ -86,7 +86,8 @@ fn range(part: &str, low: u32, high: u32, names: &[&str]) -> Result<(), String> 
             Some(at) => Ok(low.max(u32::from(low > 0)) + u32::try_from(at).unwrap_or(0)),
             None => text.parse::<u32>().map_err(|_| {
                 format!(
-                    "failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"
+                    "failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid \
+                     syntax"
                 )
             }),
         }

@@ -162,8 +162,8 @@ fn validate(object: &Value) -> Errors {
     out
 }
 
-/// `matchLabelKeys` become requirements on the pod's own labels, so that the scheduler need not look
-/// at the pod that a term came from.
+/// `matchLabelKeys` become requirements on the pod's own labels, so that the scheduler need not
+/// look at the pod that a term came from.
 fn apply_label_keys(object: &mut Value) {
     let labels = meta::labels(object).cloned().unwrap_or_default();
     let Some(spec) = child_mut(object, &["spec"]) else { return };

@@ -45,11 +45,11 @@ fn check_claim(spec: &Field, out: &mut Errors) {
         match (exactly.is_set(), first.is_set()) {
             (true, true) => out.push(request.invalid_as(
                 shown,
-                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields \
+                 are set",
             )),
-            (false, false) => out.push(
-                request.required("exactly one of `exactly` or `firstAvailable` is required"),
-            ),
+            (false, false) => out
+                .push(request.required("exactly one of `exactly` or `firstAvailable` is required")),
             (true, false) => check_request(&exactly, out),
             (false, true) => first.items().for_each(|one| check_request(&one, out)),
         }
