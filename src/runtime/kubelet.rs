@@ -158,7 +158,7 @@ async fn follow_engine(
     };
     let end: anyhow::Result<()> = result.await;
     if let Err(error) = &end {
-        up.send_replace(Err(format!("container runtime is down: {error:#}")));
+        let _ = up.send_replace(Err(format!("container runtime is down: {error:#}")));
     }
     end
 }

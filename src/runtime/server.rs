@@ -1,14 +1,91 @@
-//! The kubelet's server.
-use super::SharedHost;
-use crate::client::node::{NodeBody, NodeStreams};
+//! The node's server: upstream's kubelet paths as one function from request to answer.
+//!
+//! Why a function and not a listener: on one machine the API server hands its request over in
+//! process (upgrade included), across machines a connection does; both end here. The caller has
+//! authorized the request.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use k8s_openapi::api::core::v1 as core;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::engine::ExecSpec;
+use super::exec::{self, Protocol, Wiring};
+use super::{SharedHost, logs, stats};
+use crate::client::node::{NodeBody, NodeStreams, full_body};
 use crate::object::status::{Result, Status};
-/// Local.
-pub struct LocalNode { host: SharedHost }
-impl LocalNode {
-    /// New.
-    pub fn new(host: SharedHost) -> Self { Self { host } }
+use crate::reconcile::Object;
+use std::sync::Arc;
+
+/// A request's query, names with all their values.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    values: BTreeMap<String, Vec<String>>,
 }
-#[async_trait::async_trait]
+
+impl Query {
+    /// Reads what stands behind the question mark.
+    pub fn parse(text: &str) -> Self {
+        let mut values = BTreeMap::<String, Vec<String>>::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            values.entry(decode(name)).or_default().push(decode(value));
+        }
+        Self { values }
+    }
+
+    /// The first value of a name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).first().map(String::as_str)
+    }
+
+    /// All values of a name, in their order.
+    pub fn all(&self, name: &str) -> &[String] {
+        self.values.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a switch is on.
+    pub fn is_set(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "1"))
+    }
+}
+
+/// Percent-decoding, with `+` for a space.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (bytes[at], code) {
+            (b'%', Some(code)) => {
+                out.push(code);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// This node, for an API server in the same process.
+pub struct LocalNode {
+    host: SharedHost,
+}
+
+impl LocalNode {
+    /// The way to `host`.
+    pub fn new(host: SharedHost) -> Self {
+        Self { host }
+    }
+}
+
+#[async_trait]
 impl NodeStreams for LocalNode {
     async fn call(&self, node: &str, request: Request<NodeBody>) -> Result<Response<NodeBody>> {
         if node != self.host.config.name {

@@ -509,6 +509,17 @@ pub fn has_ended(model: &Model, attempts: &BTreeMap<String, Vec<Container>>) -> 
     is_over(model, attempts) && !any_runs
 }
 
+/// A condition as a patch of itself: what it no longer says is taken away.
+fn changed_condition(before: &[Value], condition: &Value) -> Value {
+    let mut patch = condition.clone();
+    let old = before.iter().find(|old| old["type"] == condition["type"]);
+    let fields = old.and_then(Value::as_object).into_iter().flatten().map(|(field, _)| field);
+    for field in fields.filter(|field| condition.get(field).is_none()) {
+        patch[field] = Value::Null;
+    }
+    patch
+}
+
 /// The strategic merge patch from `old` to `new`; `None` when nothing differs.
 pub fn patch(uid: &str, old: &core::PodStatus, new: &core::PodStatus) -> Option<Value> {
     let (Ok(Value::Object(old)), Ok(Value::Object(new))) =
@@ -522,17 +533,27 @@ pub fn patch(uid: &str, old: &core::PodStatus, new: &core::PodStatus) -> Option<
         if before == Some(value) {
             continue;
         }
-        changes.insert(field.clone(), match (field.as_str(), value, before) {
+        let change = match (field.as_str(), value, before) {
             // Lists that merge by key: only what changed, or all of it anew.
             ("conditions", Value::Array(list), Some(Value::Array(before))) => {
-                list.iter().filter(|one| !before.contains(one)).cloned().collect()
+                let news: Vec<Value> = list
+                    .iter()
+                    .filter(|one| !before.contains(one))
+                    .map(|one| changed_condition(before, one))
+                    .collect();
+                // In another order it is the same.
+                if news.is_empty() {
+                    continue;
+                }
+                Value::Array(news)
             }
             ("podIPs" | "hostIPs", Value::Array(list), Some(_)) => {
                 let replace = std::iter::once(json!({"$patch": "replace"}));
                 replace.chain(list.iter().cloned()).collect()
             }
             _ => value.clone(),
-        });
+        };
+        changes.insert(field.clone(), change);
     }
     for field in old.keys().filter(|field| !new.contains_key(*field)) {
         changes.insert(field.clone(), Value::Null);

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
-use super::{Api, Document};
+use super::{Api, Document, Metrics};
 use crate::api::body::Reply;
 use crate::api::query::Query;
 use crate::object::Value;
