@@ -272,8 +272,9 @@ async fn bad_input_is_refused_and_leaves_nothing() {
     assert_eq!(server.get(MAPS).await.value["items"], json!([]));
     let accept = [("accept", "text/plain")];
     assert_eq!(server.call(Method::GET, MAPS, &accept, "").await.code, 406);
-    let large = json!({"metadata": {"name": "l"}, "data": {"a": "x".repeat(1_600_000)}});
-    assert_eq!(server.post(MAPS, large).await.code, 413);
+    let large = json!({"metadata": {"name": "l"}, "revision": 1, "data": "x".repeat(1_600_000)});
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    assert_eq!(server.post(revisions, large).await.code, 413);
     server.stop().await;
 }
 

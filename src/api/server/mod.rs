@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-pub use listen::{AnyClient, Listener, connection, serve, tls_config};
+pub use listen::{Listener, connection, serve};
 pub use plain::{git_version, plain, version};
 
 use super::admission::Plugin;

@@ -11,6 +11,7 @@ use clusterd::api::authz::{Authorizer, Decision};
 use clusterd::api::context::Attributes;
 use clusterd::api::data::Data;
 use clusterd::api::local::LocalClient;
+use clusterd::api::pki;
 use clusterd::api::resources;
 use clusterd::api::server::{self, Api, Listener, Parts};
 use clusterd::client::User;
@@ -90,9 +91,13 @@ impl Server {
         };
         let api = Api::new(parts);
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-        let key = made.signing_key.serialize_der();
-        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.into());
-        let tls = server::tls_config(vec![made.cert.der().clone()], key).unwrap();
+        let identity = pki::Identity {
+            certificate_pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
+        };
+        let shown = Arc::new(pki::SwapCertificate::default());
+        shown.set(&identity).unwrap();
+        let tls = pki::server_config(shown, &[], &[b"h2", b"http/1.1"]).unwrap();
         let socket = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("https://{}", socket.local_addr().unwrap());
         server::serve(&api, Listener { socket, tls: Arc::new(tls) });
