@@ -30,6 +30,16 @@ fn main() {
     let mut set: SignalSet = [0; 16];
     set[0] = 1 << (SIGINT - 1) | 1 << (SIGTERM - 1);
     unsafe { pthread_sigmask(SIG_BLOCK, &set, std::ptr::null_mut()) };
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, verb, url] = arguments.as_slice()
+        && verb == "get"
+    {
+        if let Err(error) = get(url) {
+            eprintln!("{url}: {error}");
+            std::process::exit(1);
+        }
+        return;
+    }
     let port = std::env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
     let address = format!("0.0.0.0:{port}");
     let listener = match TcpListener::bind(&address) {
@@ -53,6 +63,22 @@ fn main() {
     while BUSY.load(Ordering::SeqCst) > 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// `sample get http://HOST[:PORT]/PATH`: a client for trying names and addresses from a pod.
+fn get(url: &str) -> std::io::Result<()> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(IDLE))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    std::io::copy(&mut reader, &mut std::io::stdout()).map(drop)
 }
 
 fn hostname() -> String {

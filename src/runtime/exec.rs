@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::SharedHost;
 use super::engine::{Output, OutputStream, Session};
@@ -176,7 +177,7 @@ pub async fn send_log(
                 return;
             }
         }
-        sink.close().await.ok();
+        end(&mut sink).await;
     };
     let listen = async { while let Some(Ok(_)) = source.next().await {} };
     tokio::select! {
@@ -288,6 +289,13 @@ async fn write_all(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::Receiv
             return;
         }
     }
+    end(&mut sink).await;
+}
+
+/// Says that all is said. client-go takes any other code, also none, for a broken connection.
+async fn end(sink: &mut SplitSink<Socket, Message>) {
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Default::default() };
+    sink.send(Message::Close(Some(normal))).await.ok();
     sink.close().await.ok();
 }
 
