@@ -149,10 +149,12 @@ impl Plugin for PodSecurity {
             }
             return Ok(());
         }
-        let Some((pod, _)) = pod_of(request) else { return Ok(()) };
-        let standard = self.policy(&request.attributes.namespace).warn;
+        let Some((pod, is_pod)) = pod_of(request) else { return Ok(()) };
+        let Policy { enforce, warn: standard } = self.policy(&request.attributes.namespace);
+        // Who is about to be refused needs no warning of it.
+        let is_doomed = is_pod && !evaluate(enforce, &view(pod)).is_empty();
         let refused = evaluate(standard, &view(pod));
-        if !refused.is_empty() {
+        if !refused.is_empty() && !is_doomed {
             let (standard, details) = (standard.to_string(), details(&refused));
             let text = format!("would violate PodSecurity {standard:?}: {details}");
             request.warnings.push(text);

@@ -144,6 +144,9 @@ async fn workloads_are_warned_about_and_pods_that_stay_as_they_are_pass() {
         "would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"
     ));
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
+    let mut doomed = request("pods", "", "ns", pod.clone());
+    plugin.admit(&mut doomed).await.unwrap();
+    assert!(doomed.warnings.is_empty(), "a refusal says it all");
     let mut new = pod.clone();
     meta::set(&mut new, &["metadata", "labels", "a"], "b");
     assert!(plugin.validate(&update("pods", "", "ns", new, pod.clone())).await.is_ok());
