@@ -16,7 +16,7 @@ use clusterd::stdx::tasks::Tasks;
 use serde_json::json;
 
 const DOCKER: &str = "unix:///var/run/docker.sock";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Rig {
     client: SharedClient,
