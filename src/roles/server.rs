@@ -268,7 +268,7 @@ fn served_kinds(api: &Arc<Api>) -> Kinds {
                 deletable: can("list") && can("watch") && can("delete"),
             });
         }
-        Arc::new(kinds)
+        kinds
     })
 }
 

@@ -37,12 +37,16 @@ pub fn unsupported(model: &Model) -> Option<String> {
             let devices = unit.spec.volume_devices.as_ref().is_some_and(|all| !all.is_empty());
             let claims = unit.spec.resources.as_ref().and_then(|own| own.claims.as_ref());
             let signal = unit.spec.lifecycle.as_ref().and_then(|own| own.stop_signal.as_ref());
-            let field = match (devices, claims.is_some(), signal.is_some()) {
-                (true, ..) => "volumeDevices",
-                (_, true, _) => "resources.claims",
-                (.., true) => "lifecycle.stopSignal",
-                _ => return None,
-            };
+            // On the host's network a host port is the port itself.
+            let own_network = !spec.host_network.unwrap_or(false);
+            let mut ports = unit.spec.ports.iter().flatten();
+            let fields = [
+                ("volumeDevices", devices),
+                ("resources.claims", claims.is_some()),
+                ("lifecycle.stopSignal", signal.is_some()),
+                ("ports.hostPort", own_network && ports.any(|p| p.host_port.unwrap_or(0) > 0)),
+            ];
+            let (field, _) = fields.into_iter().find(|(_, set)| *set)?;
             Some(format!("{}.{field}", unit.field_path()))
         };
         model.units.iter().find_map(of)

@@ -91,15 +91,16 @@ pub async fn provide_pause(engine: &dyn Engine) -> Result<()> {
     provide(engine, &image).await
 }
 
-/// Makes sure that the sample's images are there.
-pub async fn provide_samples(engine: &dyn Engine) -> Result<()> {
-    for (name, version) in SAMPLE_IMAGES {
-        let env = vec![format!("SAMPLE_VERSION={version}")];
-        let image =
-            Carried { name, program: SAMPLE_PROGRAM, path: "/sample", env, user: "65534:65534" };
-        provide(engine, &image).await?;
-    }
-    Ok(())
+/// Answers a pull of one of the sample's images; `false`: it is none of them.
+pub async fn provide_sample(engine: &dyn Engine, name: &str) -> Result<bool> {
+    let short = name.strip_prefix("docker.io/").unwrap_or(name);
+    let Some((name, version)) = SAMPLE_IMAGES.iter().find(|(image, _)| *image == short) else {
+        return Ok(false);
+    };
+    let env = vec![format!("SAMPLE_VERSION={version}")];
+    let image =
+        Carried { name, program: SAMPLE_PROGRAM, path: "/sample", env, user: "65534:65534" };
+    provide(engine, &image).await.map(|()| true)
 }
 
 /// The names of all images that clusterd makes on a host.
@@ -117,7 +118,10 @@ mod tests {
     async fn carried_images_are_loaded_once_under_their_names() {
         let engine = FakeEngine::new(SystemClock::shared(), &[]);
         provide_pause(&engine).await.unwrap();
-        provide_samples(&engine).await.unwrap();
+        for (name, _) in SAMPLE_IMAGES {
+            assert!(provide_sample(&engine, name).await.unwrap());
+        }
+        assert!(!provide_sample(&engine, "nginx:latest").await.unwrap());
         for name in names() {
             assert!(engine.image(name).await.unwrap().is_some(), "{name}");
         }

@@ -36,7 +36,7 @@ impl Rig {
             eprintln!("no Docker engine at {DOCKER}: nothing is tested");
             return None;
         }
-        carried::provide_samples(engine.as_ref()).await.unwrap();
+        carried::provide_sample(engine.as_ref(), carried::SAMPLE_IMAGES[0].0).await.unwrap();
         let client = FakeServer::new(SystemClock::shared()).client();
         let name = format!("{name}-{}", std::process::id());
         Some(Self { client, engine, name, dir: tempfile::tempdir().unwrap() })
