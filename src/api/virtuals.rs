@@ -14,7 +14,7 @@ use super::context::{Attributes, RequestContext};
 use super::data::Moment;
 use super::handlers::{self, encode};
 use super::hooks::Asked;
-use super::negotiate::{self, Format};
+use super::negotiate::{self, Format, Shape};
 use super::resources::Virtual;
 use super::server::Api;
 use super::subresources::binding;
@@ -35,6 +35,8 @@ pub async fn handle(api: &Arc<Api>, incoming: Incoming) -> Result<Reply> {
             let gvr = attributes.gvr.clone().ok_or_else(Status::no_such_path)?;
             Err(Status::method_not_supported(&gvr, verb))
         }
+        // A computed answer has no metadata, so it is no row of a table.
+        "create" if wish.shape != Shape::Whole => Err(negotiate::not_acceptable(FORMATS)),
         "create" => {
             let options = query.write("CreateOptions")?;
             let bytes = body::read(body, REQUEST_BODY_BYTES_MAX).await?;

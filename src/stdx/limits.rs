@@ -20,8 +20,9 @@ pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 pub const JSON_PATCH_COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Bytes of all annotations of one object; more is a 422.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
-/// Optimistic attempts of one patch before it answers 409.
-pub const PATCH_ATTEMPTS_MAX: usize = 5;
+/// Optimistic attempts of one update or patch before it answers 409: each means that another write
+/// of the same object got through, so a hundred writers at once all do.
+pub const PATCH_ATTEMPTS_MAX: usize = 100;
 /// Events a watcher may be behind before it is cut with 410.
 pub const WATCH_BACKLOG_EVENTS_MAX: usize = 10_000;
 /// Bytes a watcher may be behind before it is cut with 410.
