@@ -71,7 +71,7 @@ pub fn deadline(deployment: &Deployment) -> Option<i32> {
     (seconds != NO_DEADLINE).then_some(seconds)
 }
 
-fn reason<'a>(condition: Option<&'a DeploymentCondition>) -> &'a str {
+fn reason(condition: Option<&DeploymentCondition>) -> &str {
     condition.and_then(|condition| condition.reason.as_deref()).unwrap_or("")
 }
 

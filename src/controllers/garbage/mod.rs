@@ -285,9 +285,10 @@ impl GarbageCollector {
     }
 
     /// Forgets a node that the API does not have.
-    fn absent(&self, uid: &str) {
+    fn absent(&self, uid: &str) -> Result<()> {
         let woken = self.shared.graph.lock().remove(uid);
         self.shared.wake(woken);
+        Ok(())
     }
 
     async fn collect(&self, pass: &Pass, uid: &str) -> Result<()> {
@@ -301,8 +302,8 @@ impl GarbageCollector {
         let Some(target) = self.target_of(&node)? else { return Ok(()) };
         let object = match pass.client().get(&target).await {
             Ok(object) if meta::uid(&object) == uid => object,
-            Ok(_) => return Ok(self.absent(uid)),
-            Err(status) if status.is_not_found() => return Ok(self.absent(uid)),
+            Ok(_) => return self.absent(uid),
+            Err(status) if status.is_not_found() => return self.absent(uid),
             Err(status) => return Err(status),
         };
         if matches!(node.place, Place::Virtual { .. }) {

@@ -67,7 +67,7 @@ fn a_pod_is_counted_after_its_finalizer_is_gone() {
     let running = pod("b", "Running", 50, None);
     let second = next(&with_status(&new, first), &[done.clone(), running.clone()]);
     assert_eq!(second.create.len(), 1);
-    assert_eq!(second.release, [done.clone()]);
+    assert_eq!(second.release, std::slice::from_ref(&done));
     let uncounted = second.status.uncounted_terminated_pods.clone().unwrap();
     assert_eq!(uncounted.succeeded, Some(vec!["a".to_owned()]));
     assert_eq!(second.status.succeeded, None);

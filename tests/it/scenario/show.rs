@@ -15,7 +15,7 @@ impl Names {
     /// Notes the hashes of sets.
     pub fn learn(&mut self, sets: &[Value]) {
         let mut sets: Vec<&Value> = sets.iter().collect();
-        let born = |set: &Value| {
+        let born = |set: &&Value| {
             let labels = ["metadata", "annotations", "deployment.kubernetes.io/revision"];
             let first = ["metadata", "annotations", "deployment.kubernetes.io/revision-history"];
             let history = meta::text(set, &first).split(',').next().unwrap_or("").to_owned();
@@ -23,7 +23,7 @@ impl Names {
             let text = if history.is_empty() { revision } else { history };
             text.parse::<i64>().unwrap_or(0)
         };
-        sets.sort_by_key(|set| born(set));
+        sets.sort_by_key(born);
         for set in sets {
             let hash = meta::text(set, &["metadata", "labels", "pod-template-hash"]);
             if !hash.is_empty() && !self.hashes.iter().any(|known| known == hash) {
