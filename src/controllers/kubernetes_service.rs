@@ -51,10 +51,12 @@ impl ApiServers {
                     "targetPort": self.port}]}})
     }
 
-    /// The addresses of the Service's family, in order.
+    /// The addresses of the Service's family, in order. A loopback address means another host to
+    /// each client, and the API refuses it.
     fn same_family(&self) -> Vec<String> {
         let mut addresses = (self.addresses)();
-        addresses.retain(|address| address.is_ipv4() == self.service_ip.is_ipv4());
+        let family = self.service_ip.is_ipv4();
+        addresses.retain(|address| address.is_ipv4() == family && !address.is_loopback());
         addresses.sort();
         addresses.iter().map(ToString::to_string).collect()
     }
@@ -153,6 +155,9 @@ impl Controller for KubernetesService {
             keep::<Namespace>(pass, wanted, &[]).await?;
         }
         keep::<Service>(pass, self.servers.service(), &[]).await?;
+        if self.servers.same_family().is_empty() {
+            return Ok(Action::Await);
+        }
         keep::<Endpoints>(pass, self.servers.endpoints(), &["subsets"]).await?;
         keep::<EndpointSlice>(pass, self.servers.slice(), &["endpoints", "ports"]).await?;
         Ok(Action::Await)
