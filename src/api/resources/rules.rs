@@ -29,8 +29,6 @@ pub(super) enum Rule {
     Selector,
     /// A map of labels.
     Labels,
-    /// A port's number.
-    Port,
     /// A quantity that is not negative.
     Amount,
     /// Anything else.
@@ -86,7 +84,6 @@ fn apply(field: &Field, rule: &Rule, out: &mut Errors) {
         Rule::MayBe(format) => validate::optional_format(field, *format, out),
         Rule::Selector => validate::label_selector(field, out),
         Rule::Labels => validate::labels(field, out),
-        Rule::Port => validate::port_number(field, out),
         Rule::Amount => validate::quantity_non_negative(field, out),
         Rule::Check(check) => check(field, out),
     }
@@ -109,7 +106,7 @@ mod tests {
     fn rules_reach_into_lists_and_leave_missing_parents_alone() {
         const RULES: Rules = &[
             ("spec.kind", Rule::OneOf(&["A", "B"])),
-            ("spec.ports[].port", Rule::Port),
+            ("spec.ports[].port", Rule::Range(1, 65_535)),
             ("spec.extra.name", Rule::Required),
         ];
         let object = json!({"spec": {"kind": "C", "ports": [{"port": 80}, {"port": 0}]}});

@@ -38,11 +38,11 @@ impl Strategy for DaemonSet {
         fill(spec, "revisionHistoryLimit", 10);
         let Some(strategy) = map_mut(spec, "updateStrategy") else { return };
         fill(strategy, "type", "RollingUpdate");
-        if strategy.get("type") == Some(&json!("RollingUpdate")) {
-            if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
-                fill(rolling, "maxUnavailable", 1);
-                fill(rolling, "maxSurge", 0);
-            }
+        if strategy.get("type") == Some(&json!("RollingUpdate"))
+            && let Some(rolling) = map_mut(strategy, "rollingUpdate")
+        {
+            fill(rolling, "maxUnavailable", 1);
+            fill(rolling, "maxSurge", 0);
         }
     }
 

@@ -29,11 +29,11 @@ impl Strategy for Deployment {
         fill(spec, "progressDeadlineSeconds", 600);
         let Some(strategy) = map_mut(spec, "strategy") else { return };
         fill(strategy, "type", "RollingUpdate");
-        if strategy.get("type") == Some(&json!("RollingUpdate")) {
-            if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
-                fill(rolling, "maxUnavailable", "25%");
-                fill(rolling, "maxSurge", "25%");
-            }
+        if strategy.get("type") == Some(&json!("RollingUpdate"))
+            && let Some(rolling) = map_mut(strategy, "rollingUpdate")
+        {
+            fill(rolling, "maxUnavailable", "25%");
+            fill(rolling, "maxSurge", "25%");
         }
     }
 

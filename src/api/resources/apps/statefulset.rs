@@ -119,10 +119,10 @@ fn default_strategy(spec: &mut Map) {
         fill(strategy, "type", "RollingUpdate");
         fill(strategy, "rollingUpdate", json!({}));
     }
-    if strategy.get("type") == Some(&json!("RollingUpdate")) {
-        if let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut) {
-            fill(rolling, "partition", 0);
-        }
+    if strategy.get("type") == Some(&json!("RollingUpdate"))
+        && let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut)
+    {
+        fill(rolling, "partition", 0);
     }
 }
 

@@ -103,10 +103,10 @@ fn check(object: &Value, old: Option<&Value>, out: &mut Errors) {
     let spec = root.get("spec");
     let expression = spec.get("schedule");
     validate::required(&expression, out);
-    if !expression.text().is_empty() {
-        if let Err(why) = schedule::check(expression.text()) {
-            out.push(expression.invalid(why));
-        }
+    if !expression.text().is_empty()
+        && let Err(why) = schedule::check(expression.text())
+    {
+        out.push(expression.invalid(why));
     }
     let has_zone = expression.text().contains("TZ");
     let had_zone = old.is_some_and(|old| meta::text(old, &["spec", "schedule"]).contains("TZ"));

@@ -112,15 +112,12 @@ fn one(limit: &Field, kind: &str, out: &mut Errors) {
         for (name, low) in lower.entries() {
             let pair =
                 (validate::quantity(low.value()), validate::quantity(upper.key(name).value()));
-            if let (Some(low), Some(high)) = pair {
-                if low > high {
-                    let why = text.replacen("{}", &low.to_string(), 1).replacen(
-                        "{}",
-                        &high.to_string(),
-                        1,
-                    );
-                    out.push(shown.key(name).invalid(why));
-                }
+            if let (Some(low), Some(high)) = pair
+                && low > high
+            {
+                let why =
+                    text.replacen("{}", &low.to_string(), 1).replacen("{}", &high.to_string(), 1);
+                out.push(shown.key(name).invalid(why));
             }
         }
     }

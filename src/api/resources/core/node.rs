@@ -20,10 +20,10 @@ pub(in super::super) struct Node;
 impl Strategy for Node {
     fn default(&self, object: &mut Value) {
         let status = ["status", "allocatable"];
-        if meta::at(object, &status).is_none() {
-            if let Some(capacity) = meta::at(object, &["status", "capacity"]).cloned() {
-                meta::set(object, &status, capacity);
-            }
+        if meta::at(object, &status).is_none()
+            && let Some(capacity) = meta::at(object, &["status", "capacity"]).cloned()
+        {
+            meta::set(object, &status, capacity);
         }
         // The single CIDR is the first of the list.
         let first = list(object, &["spec", "podCIDRs"]).first().cloned();

@@ -23,12 +23,12 @@ impl Strategy for Secret {
         let Some(map) = object.as_object_mut() else { return };
         fill(map, "type", "Opaque");
         // `stringData` is a way to write `data` and is never stored.
-        if let Some(Value::Object(texts)) = map.remove("stringData") {
-            if let Some(data) = map_mut(map, "data") {
-                for (key, text) in texts {
-                    let encoded = STANDARD.encode(text.as_str().unwrap_or(""));
-                    data.insert(key, encoded.into());
-                }
+        if let Some(Value::Object(texts)) = map.remove("stringData")
+            && let Some(data) = map_mut(map, "data")
+        {
+            for (key, text) in texts {
+                let encoded = STANDARD.encode(text.as_str().unwrap_or(""));
+                data.insert(key, encoded.into());
             }
         }
     }
@@ -103,21 +103,17 @@ fn check(object: &Value, out: &mut Errors) {
             let name = annotations.key("kubernetes.io/service-account.name");
             validate::required(&name, out);
         }
-        "kubernetes.io/dockercfg" => {
-            if require(".dockercfg", out) {
-                json_object(&data.key(".dockercfg"), out);
-            }
+        "kubernetes.io/dockercfg" if require(".dockercfg", out) => {
+            json_object(&data.key(".dockercfg"), out);
         }
-        "kubernetes.io/dockerconfigjson" => {
-            if require(".dockerconfigjson", out) {
-                json_object(&data.key(".dockerconfigjson"), out);
-            }
+        "kubernetes.io/dockerconfigjson" if require(".dockerconfigjson", out) => {
+            json_object(&data.key(".dockerconfigjson"), out);
         }
-        "kubernetes.io/basic-auth" => {
-            if !data.key("username").is_set() && !data.key("password").is_set() {
-                require("username", out);
-                require("password", out);
-            }
+        "kubernetes.io/basic-auth"
+            if !data.key("username").is_set() && !data.key("password").is_set() =>
+        {
+            require("username", out);
+            require("password", out);
         }
         "kubernetes.io/ssh-auth" => validate::required(&data.key("ssh-privatekey"), out),
         "kubernetes.io/tls" => {

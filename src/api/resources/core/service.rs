@@ -59,12 +59,11 @@ impl Strategy for Service {
         let affinity = spec.get("sessionAffinity").and_then(Value::as_str).unwrap_or("");
         if affinity == "None" {
             spec.remove("sessionAffinityConfig");
-        } else if affinity == "ClientIP" {
-            if let Some(config) = map_mut(spec, "sessionAffinityConfig") {
-                if let Some(client) = map_mut(config, "clientIP") {
-                    fill(client, "timeoutSeconds", AFFINITY_SECONDS);
-                }
-            }
+        } else if affinity == "ClientIP"
+            && let Some(config) = map_mut(spec, "sessionAffinityConfig")
+            && let Some(client) = map_mut(config, "clientIP")
+        {
+            fill(client, "timeoutSeconds", AFFINITY_SECONDS);
         }
         for port in list_mut(spec, "ports") {
             if let Some(port) = port.as_object_mut() {
@@ -78,10 +77,10 @@ impl Strategy for Service {
         if kind == "LoadBalancer" {
             fill(spec, "allocateLoadBalancerNodePorts", true);
         }
-        if is_external(object) {
-            if let Some(spec) = child_mut(object, &["spec"]) {
-                fill(spec, "externalTrafficPolicy", "Cluster");
-            }
+        if is_external(object)
+            && let Some(spec) = child_mut(object, &["spec"])
+        {
+            fill(spec, "externalTrafficPolicy", "Cluster");
         }
         let Some(status) = child_mut(object, &["status", "loadBalancer"]) else { return };
         for ingress in list_mut(status, "ingress").filter_map(Value::as_object_mut) {
@@ -269,10 +268,12 @@ fn drop_what_the_type_has_not(new: &mut Value, old: &Value) {
         ports.sort_unstable();
         ports
     };
-    if needs_node_port(old) && !needs_node_port(new) && node_ports(new) == node_ports(old) {
-        if let Some(spec) = child_mut(new, &["spec"]) {
-            list_mut(spec, "ports").for_each(|port| drop(meta::remove(port, &["nodePort"])));
-        }
+    if needs_node_port(old)
+        && !needs_node_port(new)
+        && node_ports(new) == node_ports(old)
+        && let Some(spec) = child_mut(new, &["spec"])
+    {
+        list_mut(spec, "ports").for_each(|port| drop(meta::remove(port, &["nodePort"])));
     }
     let balanced = |service: &Value| text(service, "type") == "LoadBalancer";
     for (name, had, has) in [

@@ -29,11 +29,11 @@ impl Strategy for CustomResourceDefinition {
         if let Some(conversion) = map_mut(spec, "conversion") {
             fill(conversion, "strategy", "None");
         }
-        if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) {
-            if !kind.is_empty() {
-                fill(names, "singular", kind.to_lowercase());
-                fill(names, "listKind", format!("{kind}List"));
-            }
+        if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut)
+            && !kind.is_empty()
+        {
+            fill(names, "singular", kind.to_lowercase());
+            fill(names, "listKind", format!("{kind}List"));
         }
     }
 
@@ -51,10 +51,10 @@ impl Strategy for CustomResourceDefinition {
         // A version that becomes the stored one is remembered until its objects are rewritten.
         let Some(version) = storage_version(new).map(Value::from) else { return };
         let place = meta::at_mut(new, &["status", "storedVersions"]);
-        if let Some(list) = place.and_then(Value::as_array_mut) {
-            if !list.contains(&version) {
-                list.push(version);
-            }
+        if let Some(list) = place.and_then(Value::as_array_mut)
+            && !list.contains(&version)
+        {
+            list.push(version);
         }
     }
 

@@ -84,10 +84,10 @@ fn host_ports(container: &mut Value) {
     let Some(container) = container.as_object_mut() else { return };
     for port in list_mut(container, "ports") {
         let number = port.get("containerPort").cloned();
-        if let (Some(port), Some(number)) = (port.as_object_mut(), number) {
-            if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0 {
-                port.insert("hostPort".to_owned(), number);
-            }
+        if let (Some(port), Some(number)) = (port.as_object_mut(), number)
+            && port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0
+        {
+            port.insert("hostPort".to_owned(), number);
         }
     }
 }

@@ -50,15 +50,13 @@ pub(super) fn pod_level(spec: &Field, out: &mut Errors) {
     let (sums, _) = totals(spec.value());
     for (name, amount) in requests.entries() {
         let own = validate::quantity(amount.value());
-        if let (Some(sum), Some(own)) = (sums.get(name), own) {
-            if *sum > own {
-                out.push(amount.invalid_as(
-                    own.to_string(),
-                    format!(
-                        "must be greater than or equal to aggregate container requests of {sum}"
-                    ),
-                ));
-            }
+        if let (Some(sum), Some(own)) = (sums.get(name), own)
+            && *sum > own
+        {
+            out.push(amount.invalid_as(
+                own.to_string(),
+                format!("must be greater than or equal to aggregate container requests of {sum}"),
+            ));
         }
     }
     for list in ["containers", "initContainers"] {
@@ -69,13 +67,13 @@ pub(super) fn pod_level(spec: &Field, out: &mut Errors) {
             for (name, amount) in own.entries() {
                 let limit = validate::quantity(limits.key(name).value());
                 let amount_is = validate::quantity(amount.value());
-                if let (Some(limit), Some(is)) = (limit, amount_is) {
-                    if is > limit {
-                        out.push(own.invalid_as(
-                            is.to_string(),
-                            format!("must be less than or equal to pod limits of {limit}"),
-                        ));
-                    }
+                if let (Some(limit), Some(is)) = (limit, amount_is)
+                    && is > limit
+                {
+                    out.push(own.invalid_as(
+                        is.to_string(),
+                        format!("must be less than or equal to pod limits of {limit}"),
+                    ));
                 }
             }
         }
@@ -272,10 +270,11 @@ pub(super) fn default_pod_level(spec: &mut Map) {
     }
     let requests = resources.get("requests").cloned().unwrap_or_default();
     for (name, amount) in &limited {
-        if name.starts_with(HUGE_PAGES) && requests.get(name).is_none() {
-            if let Some(limits) = map_mut(resources, "limits") {
-                limits.entry(name.clone()).or_insert_with(|| amount.to_string().into());
-            }
+        if name.starts_with(HUGE_PAGES)
+            && requests.get(name).is_none()
+            && let Some(limits) = map_mut(resources, "limits")
+        {
+            limits.entry(name.clone()).or_insert_with(|| amount.to_string().into());
         }
     }
     let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {

@@ -340,16 +340,16 @@ pub(super) fn prepare_status(new: &mut Value, old: &Value) {
         Some(owners) => meta::set(new, &["metadata", "ownerReferences"], owners.clone()),
         None => drop(meta::remove(new, &["metadata", "ownerReferences"])),
     }
-    if meta::text(new, &["status", "qosClass"]).is_empty() {
-        if let Some(class) = meta::at(old, &["status", "qosClass"]) {
-            meta::set(new, &["status", "qosClass"], class.clone());
-        }
+    if meta::text(new, &["status", "qosClass"]).is_empty()
+        && let Some(class) = meta::at(old, &["status", "qosClass"])
+    {
+        meta::set(new, &["status", "qosClass"], class.clone());
     }
     let observed = ["status", "observedGeneration"];
-    if meta::at(new, &observed).and_then(Value::as_i64).unwrap_or(0) == 0 {
-        if let Some(generation) = meta::at(old, &observed) {
-            meta::set(new, &observed, generation.clone());
-        }
+    if meta::at(new, &observed).and_then(Value::as_i64).unwrap_or(0) == 0
+        && let Some(generation) = meta::at(old, &observed)
+    {
+        meta::set(new, &observed, generation.clone());
     }
     one_address_and_many(new);
     let mut before: HashMap<&str, Vec<&Value>> = HashMap::new();
