@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::context::RequestContext;
 use super::storage::{Companion, Lookup};
-use crate::client::Propagation;
+use crate::client::{Propagation, User};
 use crate::object::status::{FieldError, Result};
 use crate::object::{Gvk, Gvr, Value, meta};
 
@@ -94,6 +94,8 @@ pub struct Write<'a> {
     pub kind: &'a Kind,
     /// The request.
     pub request: &'a RequestContext,
+    /// Who asks (after impersonation).
+    pub user: &'a User,
     /// Now.
     pub now: Timestamp,
     /// The subresource that is written, "" for the object.

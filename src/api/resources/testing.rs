@@ -1,9 +1,11 @@
 //! Calls a strategy as the generic handlers do, for the tests of kinds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::context::RequestContext;
 use crate::api::kind::{Kind, Plain, Strategy, Write};
+use crate::client::User;
 use crate::object::{Gvk, Value};
 
 fn with_write<T>(subresource: &str, call: impl FnOnce(&Write<'_>) -> T) -> T {
@@ -24,7 +26,17 @@ fn with_write<T>(subresource: &str, call: impl FnOnce(&Write<'_>) -> T) -> T {
     };
     let request = RequestContext { id: String::new(), source: None, user_agent: String::new() };
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
-    call(&Write { kind: &kind, request: &request, now, subresource })
+    let user = user();
+    call(&Write { kind: &kind, request: &request, user: &user, now, subresource })
+}
+
+fn user() -> User {
+    User {
+        name: "jane".to_owned(),
+        uid: "7".to_owned(),
+        groups: vec!["system:authenticated".to_owned()],
+        extra: BTreeMap::new(),
+    }
 }
 
 /// A new object as it would be stored.

@@ -185,6 +185,7 @@ impl Call {
         Write {
             kind: &self.kind,
             request: &self.request,
+            user: &self.attributes.user,
             now: self.api.clock.now(),
             subresource: &self.attributes.subresource,
         }

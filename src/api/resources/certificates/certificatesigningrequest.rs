@@ -1,7 +1,7 @@
 //! CertificateSigningRequest.
 //!
-//! Why its spec never changes: it is what somebody approved. (Who asks is written into it by
-//! admission, which knows the user.)
+//! Why its spec never changes: it is what somebody approved. Why who asks is written into it here:
+//! signers trust those fields, so no client may choose them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -47,8 +47,21 @@ const USAGES: &[&str] = &[
 const SECONDS_MIN: i64 = 600;
 
 impl Strategy for CertificateSigningRequest {
-    fn prepare_create(&self, _write: &Write<'_>, object: &mut Value) {
+    fn prepare_create(&self, write: &Write<'_>, object: &mut Value) {
         object["status"] = json!({});
+        let Some(spec) = child_mut(object, &["spec"]) else { return };
+        for name in ["username", "uid", "groups", "extra"] {
+            spec.remove(name);
+        }
+        let user = write.user;
+        spec.insert("username".to_owned(), user.name.as_str().into());
+        spec.insert("groups".to_owned(), user.groups.clone().into());
+        if !user.uid.is_empty() {
+            spec.insert("uid".to_owned(), user.uid.as_str().into());
+        }
+        if !user.extra.is_empty() {
+            spec.insert("extra".to_owned(), json!(user.extra));
+        }
     }
 
     fn prepare_update(&self, write: &Write<'_>, new: &mut Value, old: &Value) {
@@ -225,7 +238,7 @@ fn is_request(encoded: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::testing::{errors_of_create, updated};
+    use crate::api::resources::testing::{created, errors_of_create, updated};
 
     #[test]
     fn approval_touches_conditions_alone() {
@@ -244,6 +257,16 @@ mod tests {
         assert_eq!(state(&approved), "Approved");
         let plain = updated(&CertificateSigningRequest, "", new, &old);
         assert_eq!(plain["status"], json!({}));
+    }
+
+    #[test]
+    fn who_asks_cannot_be_chosen() {
+        let forged = json!({"spec": {"username": "root", "groups": ["system:masters"]}});
+        let made = created(&CertificateSigningRequest, forged);
+        assert_eq!(
+            made["spec"],
+            json!({"username": "jane", "uid": "7", "groups": ["system:authenticated"]})
+        );
     }
 
     #[test]
