@@ -88,8 +88,12 @@ pub struct Server {
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
     /// The container engine
-    #[arg(long, value_name = "URL", env = "DOCKER_HOST",
-          default_value = "unix:///var/run/docker.sock")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "DOCKER_HOST",
+        default_value = "unix:///var/run/docker.sock"
+    )]
     pub docker_host: String,
     /// How Services reach their endpoints
     #[arg(long, value_enum, default_value = "nftables")]
@@ -135,9 +139,7 @@ impl Server {
     pub fn validate(&self) -> Result<(), Error> {
         let wrong = |what: String| Err(Error::Value(what));
         if self.proxy_mode == ProxyMode::Ipvs {
-            return wrong(
-                "--proxy-mode ipvs: not built yet; use --proxy-mode nftables".to_owned(),
-            );
+            return wrong("--proxy-mode ipvs: not built yet; use --proxy-mode nftables".to_owned());
         }
         if !self.service_cidr.contains(self.cluster_dns) {
             return wrong(format!(
@@ -150,7 +152,9 @@ impl Server {
             return wrong(format!("--cluster-cidr {pods} and --service-cidr {services} overlap"));
         }
         if !(8..=24).contains(&pods.length()) {
-            return wrong(format!("--cluster-cidr {pods}: must be between /8 and /24, each node takes a /24 of it"));
+            return wrong(format!(
+                "--cluster-cidr {pods}: must be between /8 and /24, each node takes a /24 of it"
+            ));
         }
         if !(8..=28).contains(&services.length()) {
             return wrong(format!("--service-cidr {services} must be between /8 and /28"));

@@ -25,7 +25,7 @@ use super::resources::Virtual;
 use super::server::Api;
 use crate::object::schema::openapi::{self, Resource};
 use crate::object::status::{Result, Status};
-use crate::object::{Gvk, GroupVersion, Value};
+use crate::object::{GroupVersion, Gvk, Value};
 
 /// The documents of one registry, made when first asked for.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 //! Why free functions: an object is a plain value; a wrapper type would have to be unwrapped at
 //! each border.
 
-use super::{Gvk, GroupVersion, Map, Value};
+use super::{GroupVersion, Gvk, Map, Value};
 
 /// The text at `path` below `object`, or "".
 pub fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {

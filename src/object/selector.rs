@@ -116,8 +116,7 @@ impl Selector {
                 .flatten()
                 .filter_map(|value| value.as_str().map(str::to_owned))
                 .collect();
-            let operator = match expression.get("operator").and_then(Value::as_str).unwrap_or("")
-            {
+            let operator = match expression.get("operator").and_then(Value::as_str).unwrap_or("") {
                 "In" => Operator::In,
                 "NotIn" => Operator::NotIn,
                 "Exists" => Operator::Exists,
@@ -281,7 +280,7 @@ pub fn is_label_value(value: &str) -> bool {
 
 /// RFC 1123 subdomain, at most 253 bytes.
 pub fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(|label| is_dns_part(label))
+    text.len() <= 253 && text.split('.').all(is_dns_part)
 }
 
 /// RFC 1123 label, at most 63 bytes.

@@ -138,10 +138,8 @@ impl Status {
 
     /// 409: the object is not what the caller thought it is.
     pub fn conflict(gvr: &Gvr, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {why}",
-            gvr.group_resource()
-        );
+        let message =
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", gvr.group_resource());
         Self::failure(409, "Conflict", message).about(gvr, name)
     }
 
@@ -217,8 +215,7 @@ impl Status {
                 }
             }
         };
-        let full =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let full = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let message = format!("{full} {name:?} is invalid: {shown}");
         let mut status = Self::failure(422, "Invalid", message);
         status.details = Some(Box::new(Details {
@@ -234,8 +231,7 @@ impl Status {
     /// 429 with a time to wait.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut status = Self::failure(429, "TooManyRequests", message);
-        status.details =
-            Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
+        status.details = Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
         status
     }
 

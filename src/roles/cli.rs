@@ -44,8 +44,12 @@ pub struct HostOptions {
     #[arg(long, value_name = "DIR", env = "CLUSTERD_DATA_DIR", default_value = config::DATA_DIR)]
     pub data_dir: PathBuf,
     /// The container engine
-    #[arg(long, value_name = "URL", env = "DOCKER_HOST",
-          default_value = "unix:///var/run/docker.sock")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "DOCKER_HOST",
+        default_value = "unix:///var/run/docker.sock"
+    )]
     pub docker_host: String,
     /// Port of the API
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
@@ -98,9 +102,8 @@ pub fn without_overridden(from_file: Vec<String>, given: &[OsString]) -> Vec<Str
     let command = Cli::command();
     let server = command.find_subcommand("server");
     let in_environment = |name: &str| {
-        let flag = server.and_then(|role| {
-            role.get_arguments().find(|flag| flag.get_long() == Some(name))
-        });
+        let flag =
+            server.and_then(|role| role.get_arguments().find(|flag| flag.get_long() == Some(name)));
         flag.and_then(clap::Arg::get_env).is_some_and(|name| std::env::var_os(name).is_some())
     };
     let on_line = |name: &str| {

@@ -75,10 +75,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn run(role: impl Future<Output = anyhow::Result<i32>>, threads: usize) -> i32 {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let threads = if threads == 0 { processors.max(2) } else { threads };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(role);

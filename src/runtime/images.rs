@@ -12,11 +12,10 @@ use k8s_openapi::api::core::v1 as core;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-
-use super::{Host, carried};
 use super::engine::{Credentials, EngineError, Image};
 use super::pods::{Model, Unit};
 use super::status::Waiting;
+use super::{Host, carried};
 use crate::reconcile::{EventType, Object};
 use crate::stdx::clock::SharedClock;
 

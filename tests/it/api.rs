@@ -57,8 +57,10 @@ async fn an_object_has_a_life() {
     assert!(!made.value["metadata"]["uid"].as_str().unwrap().is_empty());
     assert!(made.headers.contains_key("audit-id"));
     let again = server.post(MAPS, map("m")).await;
-    assert_eq!((again.code.as_u16(), message(&again.value)),
-        (409, "configmaps \"m\" already exists"));
+    assert_eq!(
+        (again.code.as_u16(), message(&again.value)),
+        (409, "configmaps \"m\" already exists")
+    );
 
     let path = format!("{MAPS}/m");
     let mut object = server.get(&path).await.value;
@@ -81,8 +83,10 @@ async fn an_object_has_a_life() {
     assert_eq!((&gone.value["kind"], &gone.value["status"]), (&json!("Status"), &json!("Success")));
     assert_eq!(gone.value["details"]["uid"], made.value["metadata"]["uid"]);
     let missing = server.get(&path).await;
-    assert_eq!((missing.code.as_u16(), message(&missing.value)),
-        (404, "configmaps \"m\" not found"));
+    assert_eq!(
+        (missing.code.as_u16(), message(&missing.value)),
+        (404, "configmaps \"m\" not found")
+    );
     server.stop().await;
 }
 
@@ -136,7 +140,8 @@ async fn a_watch_delivers_each_matching_change_once() {
         .collect();
     assert!(revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
 
-    let named = format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Dother&resourceVersion={start}");
+    let named =
+        format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Dother&resourceVersion={start}");
     assert_eq!(server.watch(&named, 1).await[0].1["metadata"]["name"], "other");
     server.stop().await;
 }
@@ -209,7 +214,8 @@ async fn all_four_patches_change_an_object() {
         [{"name": "e", "image": "i:2"}]}}}});
     let strategic = "application/strategic-merge-patch+json";
     let patched = server.patch(&path, strategic, containers.clone()).await.value;
-    let list = |value: &Value| value["spec"]["template"]["spec"]["containers"].as_array().unwrap().len();
+    let list =
+        |value: &Value| value["spec"]["template"]["spec"]["containers"].as_array().unwrap().len();
     assert_eq!((list(&patched), &patched["metadata"]["generation"]), (2, &json!(2)));
     let merge = "application/merge-patch+json";
     assert_eq!(list(&server.patch(&path, merge, containers).await.value), 1);
@@ -218,8 +224,10 @@ async fn all_four_patches_change_an_object() {
     assert_eq!(patched["spec"]["replicas"], 7);
 
     let apply = "application/apply-patch+yaml";
-    let config = |replicas: u64| json!({"apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "d"}, "spec": {"replicas": replicas}});
+    let config = |replicas: u64| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "d"}, "spec": {"replicas": replicas}})
+    };
     let by = |who: &str| format!("{path}?fieldManager={who}");
     let unnamed = server.patch(&path, apply, config(1)).await;
     assert_eq!(unnamed.code, 422, "{}", unnamed.text);
@@ -230,7 +238,10 @@ async fn all_four_patches_change_an_object() {
     let managers = forced.value["metadata"]["managedFields"].as_array().unwrap();
     assert!(managers.iter().any(|one| one["manager"] == "one" && one["operation"] == "Apply"));
     let scale = server.get(&format!("{path}/scale")).await.value;
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(1), &json!("a=b")));
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!(1), &json!("a=b"))
+    );
     let unknown = server.patch(&path, "text/plain", json!({})).await;
     assert_eq!(unknown.code, 415);
     server.stop().await;
@@ -258,10 +269,16 @@ async fn bad_input_is_refused_and_leaves_nothing() {
         ("[".repeat(10_000), "application/json", 400),
         ("{}".to_owned(), "text/plain", 415),
         (json!({"metadata": {"name": "x".repeat(300)}}).to_string(), "application/json", 422),
-        (json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}).to_string(),
-            "application/json", 400),
-        (json!({"metadata": {"name": "x", "namespace": "other"}}).to_string(),
-            "application/json", 400),
+        (
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}).to_string(),
+            "application/json",
+            400,
+        ),
+        (
+            json!({"metadata": {"name": "x", "namespace": "other"}}).to_string(),
+            "application/json",
+            400,
+        ),
     ] {
         let headers = [("content-type", kind)];
         let answer = server.call(Method::POST, MAPS, &headers, body.clone()).await;
@@ -317,8 +334,11 @@ async fn generated_names_are_unique_and_bindings_happen_once() {
     let path = format!("{pods}/p/binding");
     assert_eq!(server.post(&path, binding.clone()).await.code, 201);
     let again = server.post(&path, binding).await;
-    assert_eq!(message(&again.value), "Operation cannot be fulfilled on pods/binding \"p\": pod p \
-        is already assigned to node \"n\"");
+    assert_eq!(
+        message(&again.value),
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p \
+        is already assigned to node \"n\""
+    );
     assert_eq!(server.get(&format!("{pods}/p")).await.value["spec"]["nodeName"], "n");
     let eviction = json!({"metadata": {"name": "p"}});
     assert_eq!(server.post(&format!("{pods}/p/eviction"), eviction).await.code, 201);

@@ -1,11 +1,11 @@
 //! The one integration binary (each more would link RocksDB again).
 
-mod scenario;
+mod api;
+mod net;
 mod runtime;
-mod store;
-mod tidy;
+mod scenario;
 mod schema_gen;
 mod schema_upstream;
-mod api;
+mod store;
 mod support;
-mod net;
+mod tidy;

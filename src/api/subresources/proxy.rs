@@ -38,8 +38,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest page whose links are rewritten, in bytes; a larger one is a 502.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Headers that belong to one connection and are not passed on.
-const HOP_BY_HOP: [&str; 7] =
-    ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "proxy-connection"];
+const HOP_BY_HOP: [&str; 7] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "proxy-connection",
+];
 
 /// Where a request goes.
 struct Target {
@@ -113,9 +120,8 @@ async fn pod_target(call: &Call, id: &str) -> Result<Target> {
             .next();
         port = first.unwrap_or(if https { 443 } else { 80 }).to_string();
     }
-    let port = port.parse().map_err(|_| {
-        Status::bad_request(format!("invalid pod request {id:?}"))
-    })?;
+    let port =
+        port.parse().map_err(|_| Status::bad_request(format!("invalid pod request {id:?}")))?;
     Ok(Target { https, at: SocketAddr::new(pod_ip(&pod)?, port) })
 }
 

@@ -99,9 +99,8 @@ fn tag_end(text: &str) -> usize {
 }
 
 fn tag(text: &str, place: &Place<'_>) -> String {
-    let name_end = text[1..]
-        .find(|c: char| !c.is_ascii_alphanumeric())
-        .map_or(text.len(), |end| end + 1);
+    let name_end =
+        text[1..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(text.len(), |end| end + 1);
     let name = text[1..name_end].to_ascii_lowercase();
     let Some((_, links)) = LINKS.iter().find(|(tag, _)| *tag == name) else {
         return text.to_owned();
@@ -111,7 +110,8 @@ fn tag(text: &str, place: &Place<'_>) -> String {
     while let Some(equals) = rest.find('=') {
         let before = rest[..equals].trim_end();
         let attribute = before.rsplit(|c: char| c.is_whitespace() || c == '/').next();
-        let known = links.iter().any(|link| attribute.is_some_and(|a| a.eq_ignore_ascii_case(link)));
+        let known =
+            links.iter().any(|link| attribute.is_some_and(|a| a.eq_ignore_ascii_case(link)));
         out.push_str(&rest[..=equals]);
         rest = &rest[equals + 1..];
         let spaces = rest.len() - rest.trim_start().len();

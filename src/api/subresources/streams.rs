@@ -41,7 +41,8 @@ pub async fn handle(call: &Call, request: &mut Request) -> Result<Reply> {
         }
         "portforward" => {
             let ports: Vec<&str> = query.all("ports").collect();
-            let ports = if ports.is_empty() { String::new() } else { format!("port={}", ports.join(",")) };
+            let ports =
+                if ports.is_empty() { String::new() } else { format!("port={}", ports.join(",")) };
             format!("/portForward/{namespace}/{name}?{ports}")
         }
         _ => {
@@ -57,12 +58,7 @@ pub async fn handle(call: &Call, request: &mut Request) -> Result<Reply> {
 }
 
 /// Hands a request to a node under another path.
-pub async fn to_node(
-    call: &Call,
-    request: &mut Request,
-    node: &str,
-    path: &str,
-) -> Result<Reply> {
+pub async fn to_node(call: &Call, request: &mut Request, node: &str, path: &str) -> Result<Reply> {
     let nodes = call.api.nodes.clone();
     let nodes = nodes.ok_or_else(|| Status::unavailable("no way to the nodes is set up here"))?;
     let uri: Uri = path.trim_end_matches('?').parse().map_err(Status::internal)?;
@@ -204,10 +200,7 @@ mod tests {
             "initContainers": [{"name": "i"}]}});
         assert_eq!(container(&pod, "").unwrap(), "a");
         assert_eq!(container(&pod, "i").unwrap(), "i");
-        assert_eq!(
-            container(&pod, "x").unwrap_err().message,
-            "container x is not valid for pod p"
-        );
+        assert_eq!(container(&pod, "x").unwrap_err().message, "container x is not valid for pod p");
         pod["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
         assert_eq!(
             container(&pod, "").unwrap_err().message,
@@ -218,7 +211,8 @@ mod tests {
 
     #[test]
     fn parameters_get_the_names_that_nodes_use() {
-        let query = Query::parse("stdin=true&stdout=1&tty=false&command=sh&command=-c&command=a%20b");
+        let query =
+            Query::parse("stdin=true&stdout=1&tty=false&command=sh&command=-c&command=a%20b");
         assert_eq!(stream_query(&query), "input=1&output=1&command=sh&command=-c&command=a%20b");
         let query = Query::parse("follow=true&tailLines=5&container=x");
         assert_eq!(log_query(&query), "follow=true&tailLines=5");
