@@ -83,6 +83,7 @@ impl Server {
             admission: Vec::new(),
             create_only: HashMap::new(),
             post_only: HashMap::new(),
+            documents: HashMap::new(),
             nodes: None,
             checks: Vec::new(),
             metrics: Vec::new(),
