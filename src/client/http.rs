@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -49,6 +49,7 @@ struct Inner {
     tls: TlsConnector,
     bearer: Option<HeaderValue>,
     user_agent: HeaderValue,
+    impersonate: HeaderMap,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     tasks: Tasks,
 }
@@ -75,12 +76,18 @@ impl Http {
                 value
             })
         });
+        let mut impersonate = HeaderMap::new();
+        for (name, value) in &access.impersonate {
+            impersonate
+                .append(name.parse::<header::HeaderName>()?, HeaderValue::from_str(value)?);
+        }
         let inner = Inner {
             authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
             name: ServerName::try_from(name)?,
             tls: TlsConnector::from(Arc::new(tls_config(access)?)),
             bearer: bearer.transpose()?,
             user_agent: HeaderValue::from_str(user_agent)?,
+            impersonate,
             idle: Mutex::new(Vec::new()),
             host,
             port,
@@ -98,6 +105,10 @@ impl Http {
         if let Some(bearer) = &inner.bearer {
             headers.insert(header::AUTHORIZATION, bearer.clone());
         }
+        for (name, value) in &inner.impersonate {
+            headers.append(name, value.clone());
+        }
+        tracing::debug!("{} {}", request.method(), request.uri());
         while let Some(mut connection) = self.idle() {
             // A connection that the server closed meanwhile is known only now.
             if connection.ready().await.is_err() {

@@ -25,6 +25,8 @@ pub struct Access {
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// A bearer token.
     pub token: Option<String>,
+    /// Headers that ask to act as someone else (`impersonate-user`, `impersonate-group`).
+    pub impersonate: Vec<(String, String)>,
     /// The context's namespace, "default" when it names none.
     pub namespace: String,
 }
@@ -81,6 +83,7 @@ pub fn load(path: &Path, context: Option<&str>) -> Result<Access, Error> {
         tls_server_name: cluster.get("tls-server-name").and_then(Value::as_str).map(str::to_owned),
         identity: certificate.zip(key),
         token,
+        impersonate: Vec::new(),
         namespace: or(text(context, &["namespace"]), "default"),
     })
 }
