@@ -71,7 +71,7 @@ pub fn answer(api: &Api, incoming: &Incoming) -> Option<Result<Reply>> {
     );
     Some(wish.map(|wish| match wish.format {
         Format::Yaml => {
-            let text = serde_yaml::to_string(&value).unwrap_or_default();
+            let text = crate::object::schema::encode::yaml(&value);
             body::reply(StatusCode::OK, "application/yaml", text)
         }
         _ => body::json(StatusCode::OK, &value),

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "client"],
     &["api"],
     &["reconcile"],
-    &["controllers", "scheduler", "runtime", "net", "observe"],
+    &["controllers", "scheduler", "runtime", "net"],
     &["config", "roles", "main", "lib"],
 ];
 

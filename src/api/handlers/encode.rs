@@ -126,7 +126,7 @@ fn list_root(_gvk: &Gvk) -> Option<schema::Root<'static>> {
 fn write_plain(wish: &Wish, code: StatusCode, value: Value) -> Result<Reply> {
     let content_type = wish.format.content_type();
     let bytes = match wish.format {
-        Format::Yaml => serde_yaml::to_string(&value).map_err(Status::internal)?.into_bytes(),
+        Format::Yaml => crate::object::schema::encode::yaml(&value).into_bytes(),
         _ if wish.pretty => {
             let mut bytes = serde_json::to_vec_pretty(&value).map_err(Status::internal)?;
             bytes.push(b'\n');
