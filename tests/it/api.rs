@@ -2,7 +2,7 @@
 
 use clusterd::client::{Client, ListOptions, Target, WriteOptions};
 use clusterd::object::{Gvr, Value};
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use http::{Method, Request};
 use serde_json::json;
 
@@ -289,9 +289,11 @@ async fn bad_input_is_refused_and_leaves_nothing() {
     assert_eq!(server.get(MAPS).await.value["items"], json!([]));
     let accept = [("accept", "text/plain")];
     assert_eq!(server.call(Method::GET, MAPS, &accept, "").await.code, 406);
-    let large = json!({"metadata": {"name": "l"}, "revision": 1, "data": "x".repeat(1_600_000)});
+    let large =
+        json!({"metadata": {"name": "l"}, "revision": 1, "data": {"x": "x".repeat(1_600_000)}});
     let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
-    assert_eq!(server.post(revisions, large).await.code, 413);
+    let large = server.post(revisions, large).await;
+    assert_eq!(large.code, 413, "{}", message(&large.value));
     server.stop().await;
 }
 
@@ -378,5 +380,32 @@ async fn discovery_is_aggregated_for_who_asks() {
     let yaml = [("accept", "application/yaml"), JSON];
     let namespace = server.call(Method::GET, "/api/v1/namespaces/default", &yaml, "").await;
     assert!(namespace.text.contains("kind: Namespace"), "{}", namespace.text);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn streams_reach_the_node_without_the_callers_secret() {
+    let server = Server::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers":
+        [{"name": "a", "image": "b"}]}});
+    assert_eq!(server.post(pods, pod).await.code, 201);
+    let log = server.get(&format!("{pods}/p/log?tailLines=3")).await;
+    assert_eq!(log.text, "n /containerLogs/default/p/a?tailLines=3 secret=false");
+    let wrong = server.get(&format!("{pods}/p/log?container=x")).await;
+    assert_eq!(message(&wrong.value), "container x is not valid for pod p");
+
+    let exec = format!("{pods}/p/exec?command=sh&command=a%20b&stdin=true&stdout=true");
+    let request = Request::builder().uri(&exec).body(Vec::new()).unwrap();
+    let mut socket = server.client("admin").connect(request).await.unwrap().into_stream();
+    let told = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    assert_eq!(
+        told.as_str(),
+        "n /exec/default/p/a?input=1&output=1&command=sh&command=a%20b secret=false"
+    );
+    socket.send("hello".into()).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "hello");
+    let request = Request::builder().uri(&exec).body(Vec::new()).unwrap();
+    assert!(server.client("nobody").connect(request).await.is_err());
     server.stop().await;
 }

@@ -84,7 +84,7 @@ impl Server {
             create_only: HashMap::new(),
             post_only: HashMap::new(),
             documents: HashMap::new(),
-            nodes: None,
+            nodes: Some(Arc::new(super::node::Echo(tasks.clone()))),
             checks: Vec::new(),
             metrics: Vec::new(),
             clock: SystemClock::shared(),
@@ -119,7 +119,8 @@ impl Server {
         LocalClient::new(self.api.clone(), user, "test")
     }
 
-    fn client(&self, token: &str) -> kube::Client {
+    /// kube's client as the user `token`.
+    pub fn client(&self, token: &str) -> kube::Client {
         let mut config = kube::Config::new(self.url.parse().unwrap());
         config.accept_invalid_certs = true;
         if !token.is_empty() {
