@@ -18,6 +18,7 @@ use super::negotiate::{self, Format};
 use super::registry::Registry;
 use super::resources::Virtual;
 use super::server::Api;
+use crate::object::schema::encode;
 use crate::object::status::{Result, Status};
 use crate::object::{GroupVersion, Gvk, Value};
 
@@ -71,7 +72,7 @@ pub fn answer(api: &Api, incoming: &Incoming) -> Option<Result<Reply>> {
     );
     Some(wish.map(|wish| match wish.format {
         Format::Yaml => {
-            let text = crate::object::schema::encode::yaml(&value);
+            let text = encode::yaml(&value);
             body::reply(StatusCode::OK, "application/yaml", text)
         }
         _ => body::json(StatusCode::OK, &value),

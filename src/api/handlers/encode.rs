@@ -17,7 +17,7 @@ use crate::api::query::Query;
 use crate::api::server::Call;
 use crate::api::table::{self, Include};
 use crate::client::{Watch, WatchEvent};
-use crate::object::schema::{self, encode as protobuf};
+use crate::object::schema::{self, encode};
 use crate::object::status::{Result, Status};
 use crate::object::{Gvk, Value, meta};
 
@@ -113,20 +113,16 @@ fn write(wish: &Wish, code: StatusCode, gvk: &Gvk, value: Value) -> Result<Reply
     if wish.format != Format::Protobuf {
         return write_plain(wish, code, value);
     }
-    let root = schema::builtin().root(gvk).or_else(|| list_root(gvk));
+    let root = schema::builtin().root(gvk);
     let root = root.ok_or_else(|| not_acceptable(&[Format::Json, Format::Yaml]))?;
-    let bytes = protobuf::protobuf(gvk, &value, root);
+    let bytes = encode::protobuf(gvk, &value, root);
     Ok(body::reply(code, Format::Protobuf.content_type(), bytes))
-}
-
-fn list_root(_gvk: &Gvk) -> Option<schema::Root<'static>> {
-    None
 }
 
 fn write_plain(wish: &Wish, code: StatusCode, value: Value) -> Result<Reply> {
     let content_type = wish.format.content_type();
     let bytes = match wish.format {
-        Format::Yaml => crate::object::schema::encode::yaml(&value).into_bytes(),
+        Format::Yaml => encode::yaml(&value).into_bytes(),
         _ if wish.pretty => {
             let mut bytes = serde_json::to_vec_pretty(&value).map_err(Status::internal)?;
             bytes.push(b'\n');

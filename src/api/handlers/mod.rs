@@ -102,8 +102,8 @@ async fn dispatch(call: &Call, request: &mut Request) -> Result<Reply> {
 /// The verbs on an object or collection.
 async fn verb(call: &Call, request: &mut Request) -> Result<Reply> {
     let verb = call.attributes.verb.as_str();
-    let allowed =
-        !call.attributes.subresource.is_empty() || call.kind.verbs.iter().any(|v| v == verb);
+    let special = !call.attributes.subresource.is_empty();
+    let allowed = special || call.kind.verbs.iter().any(|one| one == verb);
     let named = !call.attributes.name.is_empty();
     let fits = match verb {
         "create" => !named,

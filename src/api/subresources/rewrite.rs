@@ -110,8 +110,8 @@ fn tag(text: &str, place: &Place<'_>) -> String {
     while let Some(equals) = rest.find('=') {
         let before = rest[..equals].trim_end();
         let attribute = before.rsplit(|c: char| c.is_whitespace() || c == '/').next();
-        let known =
-            links.iter().any(|link| attribute.is_some_and(|a| a.eq_ignore_ascii_case(link)));
+        let attribute = attribute.unwrap_or("").to_ascii_lowercase();
+        let known = links.contains(&attribute.as_str());
         out.push_str(&rest[..=equals]);
         rest = &rest[equals + 1..];
         let spaces = rest.len() - rest.trim_start().len();
