@@ -72,7 +72,7 @@ impl Exec {
             !["Succeeded", "Failed"].contains(&phase),
             "cannot exec into a container in a completed pod; current phase is {phase}"
         );
-        let container = pods::container(pod, &self.container);
+        let container = pods::container(pod, &self.container)?;
         let tty = self.tty && self.stdin && terminal::is_input();
         if self.tty && !tty && !self.quiet {
             eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");

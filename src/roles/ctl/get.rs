@@ -19,7 +19,8 @@ use crate::client::{ListOptions, Target};
 use crate::object::status::{Result, Status};
 use crate::object::{Value, meta};
 
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+/// What is asked for to get a Table.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Print objects
 #[derive(Args, Clone, Debug)]

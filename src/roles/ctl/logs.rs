@@ -120,7 +120,7 @@ impl Logs {
             init.into_iter().chain(all).map(str::to_owned).collect()
         } else {
             let named = self.container_word.as_deref().unwrap_or(&self.container);
-            vec![pods::container(pod, named)]
+            vec![pods::container(pod, named)?]
         };
         let by_label = self.selector.is_some().then_some(TAIL_BY_LABEL);
         let tail = self.tail.or(by_label).filter(|lines| *lines >= 0);

@@ -4,8 +4,13 @@
 //! after its cluster. It holds no knowledge of kinds: names come from discovery, columns from the
 //! server's Tables, merging from server-side apply.
 
+mod api_resources;
 mod apply;
+mod create;
+mod delete;
+mod describe;
 mod errors;
+mod events;
 mod exec;
 mod files;
 mod follow;
@@ -16,8 +21,10 @@ mod output;
 mod pods;
 mod resources;
 mod rollout;
+mod scale;
 mod session;
 mod terminal;
+mod version;
 mod wait;
 
 use clap::{Args, Subcommand};
@@ -53,16 +60,30 @@ macro_rules! verbs {
 verbs! {
     /// Print objects
     Get(get::Get),
+    /// Show an object in detail, with its events
+    Describe(describe::Describe),
+    /// Create objects from a file, or a namespace or deployment from arguments
+    Create(create::Create),
     /// Bring objects to what a file says (server-side apply)
     Apply(apply::Apply),
+    /// Delete objects
+    Delete(delete::Delete),
+    /// Set the number of replicas
+    Scale(scale::Scale),
     /// Follow, look back at, undo, restart, pause or resume a rollout
     Rollout(rollout::Rollout),
     /// Print what a container wrote
     Logs(logs::Logs),
     /// Run a command in a container
     Exec(exec::Exec),
+    /// Print what happened lately
+    Events(events::Events),
     /// Wait until objects are in a state
     Wait(wait::Wait),
+    /// List the kinds that the server knows
+    ApiResources(api_resources::ApiResources),
+    /// Print the versions of client and server
+    Version(version::Version),
 }
 
 /// Runs one verb.

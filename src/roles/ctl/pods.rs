@@ -73,14 +73,21 @@ pub fn containers(pod: &Value) -> (Vec<&str>, Vec<&str>) {
 }
 
 /// The container meant when none is named; says so when there was a choice.
-pub fn container(pod: &Value, named: &str) -> String {
-    if !named.is_empty() {
-        return named.to_owned();
-    }
+pub fn container(pod: &Value, named: &str) -> anyhow::Result<String> {
     let (init, all) = containers(pod);
+    if !named.is_empty() {
+        let known: Vec<&str> = all.iter().chain(&init).copied().chain(ephemeral(pod)).collect();
+        anyhow::ensure!(
+            known.contains(&named),
+            "container {named} is not valid for pod {} out of: {}",
+            meta::name(pod),
+            known.join(", ")
+        );
+        return Ok(named.to_owned());
+    }
     let annotated = meta::text(pod, &["metadata", "annotations", DEFAULT_CONTAINER]);
     if all.contains(&annotated) {
-        return annotated.to_owned();
+        return Ok(annotated.to_owned());
     }
     let first = all.first().copied().unwrap_or("");
     if all.len() + init.len() > 1 {
@@ -88,7 +95,12 @@ pub fn container(pod: &Value, named: &str) -> String {
         let names: Vec<String> = all.iter().map(|&name| name.to_owned()).chain(init).collect();
         eprintln!("Defaulted container {first:?} out of: {}", names.join(", "));
     }
-    first.to_owned()
+    Ok(first.to_owned())
+}
+
+fn ephemeral(pod: &Value) -> impl Iterator<Item = &str> {
+    let list = meta::at(pod, &["spec", "ephemeralContainers"]).and_then(Value::as_array);
+    list.into_iter().flatten().map(|one| meta::text(one, &["name"]))
 }
 
 #[cfg(test)]

@@ -62,11 +62,6 @@ impl<'s> Found<'s> {
     pub fn named(&self) -> String {
         self.kind.named(&self.name)
     }
-
-    /// As in "deployments.apps/a", which waits and their errors use.
-    pub fn plural(&self) -> String {
-        format!("{}/{}", self.kind.gvr.resource, self.name)
-    }
 }
 
 /// Reads the words.

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::describe::page::{Page, or_none};
 use super::files::Files;
 use super::follow::{self, Follow, Seen};
-use super::output::{self, Columns};
-use super::pods;
 use super::resources::{Choice, Found};
 use super::session::Session;
+use super::{describe, output, pods};
 use crate::client::{Client, ListOptions, PatchKind, WriteOptions};
 use crate::object::{Gvr, Map, Value, meta, time};
 
@@ -272,21 +272,19 @@ async fn history(session: &Session, of: &Found<'_>, revision: i64) -> anyhow::Re
         let found = revisions.iter().find(|(number, _)| *number == revision);
         let (_, set) =
             found.ok_or_else(|| anyhow::anyhow!("unable to find the specified revision"))?;
-        let text = crate::object::schema::encode::yaml(&set["spec"]["template"]);
+        let text = describe::template(&set["spec"]["template"]);
         return output::print(&format!("{} with revision #{revision}\n{text}\n", of.named()));
     }
     if revisions.is_empty() {
         return output::print(&format!("{} \nNo rollout history found.\n", of.named()));
     }
-    let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
+    let mut page = Page::default();
+    page.put(0, "REVISION\tCHANGE-CAUSE");
     for (number, set) in &revisions {
-        let cause = match meta::text(set, &["metadata", "annotations", CHANGE_CAUSE]) {
-            "" => "<none>",
-            cause => cause,
-        };
-        rows.push(vec![number.to_string(), cause.to_owned()]);
+        let cause = meta::text(set, &["metadata", "annotations", CHANGE_CAUSE]);
+        page.put(0, &format!("{number}\t{}", or_none(cause)));
     }
-    output::print(&format!("{} \n{}\n", of.named(), Columns::default().lines(&rows)))
+    output::print(&format!("{} \n{}\n", of.named(), page.text()))
 }
 
 /// A pod template without the label that tells ReplicaSets apart.

@@ -49,8 +49,6 @@ pub struct Global {
 pub struct Session {
     /// The API server.
     pub http: Http,
-    /// The address of the API server.
-    pub server: String,
     /// The namespace meant where none is named.
     pub namespace: String,
     /// It was asked for by flag.
@@ -93,7 +91,6 @@ impl Session {
         let agent = concat!("clusterd-ctl/", env!("CARGO_PKG_VERSION"));
         Ok(Self {
             http: Http::new(&access, agent, Tasks::new())?,
-            server: access.server,
             namespace: global.namespace.clone().unwrap_or(access.namespace),
             namespace_given: global.namespace.is_some(),
             kinds: OnceCell::new(),

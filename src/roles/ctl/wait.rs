@@ -131,7 +131,8 @@ impl Wait {
         let found = self.objects(session, deadline).await?;
         let mut code = 0;
         for (kind, namespace, name) in found {
-            let wait = until(session, kind, &namespace, &name, &self.state, self.timeout.is_zero());
+            let once = self.timeout.is_zero();
+            let wait = until(session, kind, &namespace, &name, &self.state, once, "");
             let result = match self.timeout.is_zero() {
                 true => Ok(wait.await),
                 false => timeout_at(deadline, wait).await,
@@ -233,6 +234,7 @@ async fn until(
     name: &str,
     state: &State,
     once: bool,
+    uid: &str,
 ) -> anyhow::Result<()> {
     let follow = Follow::one(session, kind, namespace, name);
     let mut there = false;
@@ -241,6 +243,7 @@ async fn until(
         let done = match (&seen, state) {
             (Seen::Gone(_), State::Gone) => true,
             (Seen::Listed, State::Gone) => !there,
+            (Seen::Is(object), State::Gone) => !uid.is_empty() && meta::uid(object) != uid,
             (Seen::Is(_), State::Created) => true,
             (Seen::Is(object), State::Condition(name, value)) => condition_met(object, name, value),
             (Seen::Listed, State::Condition(..)) if !there => {
@@ -270,9 +273,9 @@ async fn until(
     follow.run(check).await
 }
 
-/// Waits until an object is gone, saying so as it goes.
-pub async fn gone(session: &Session, found: &Found<'_>) -> anyhow::Result<()> {
-    until(session, found.kind, &found.namespace, &found.name, &State::Gone, false).await
+/// Waits until an object is gone, saying so as it goes. Another of the same name does not count.
+pub async fn gone(session: &Session, found: &Found<'_>, uid: &str) -> anyhow::Result<()> {
+    until(session, found.kind, &found.namespace, &found.name, &State::Gone, false, uid).await
 }
 
 #[cfg(test)]
