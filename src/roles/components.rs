@@ -98,6 +98,8 @@ async fn start_node(around: &Around, informers: &Informers, tasks: &Tasks) -> an
     let node = runtime::Node::build(config, client, engine, network.pods(), clock, tasks)?;
     around.nodes.set(&name, node.streams());
     node.start();
+    // Ready means that Services answer.
+    network.ready().await;
     Ok(())
 }
 

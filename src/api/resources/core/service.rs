@@ -32,10 +32,6 @@ fn value<'a>(service: &'a Value, name: &str) -> &'a Value {
     meta::at(service, &["spec", name]).unwrap_or(&Value::Null)
 }
 
-fn needs_cluster_ip(service: &Value) -> bool {
-    text(service, "type") != "ExternalName"
-}
-
 fn needs_node_port(service: &Value) -> bool {
     matches!(text(service, "type"), "NodePort" | "LoadBalancer")
 }
@@ -99,9 +95,7 @@ impl Strategy for Service {
     }
 
     fn prepare_update(&self, _write: &Write<'_>, new: &mut Value, old: &Value) {
-        keep_allocated(new, old);
-        pair_cluster_ips(new, old);
-        drop_what_the_type_has_not(new, old);
+        allocate::prepare_update(new, old);
     }
 
     fn companions(
@@ -190,104 +184,6 @@ fn default_port(port: &mut Map) {
         target.is_none_or(|target| target.is_null() || target == "" || target.as_i64() == Some(0));
     if let (true, Some(number)) = (unset, number) {
         port.insert("targetPort".to_owned(), number);
-    }
-}
-
-/// What was allocated stays where the client left it out.
-fn keep_allocated(new: &mut Value, old: &Value) {
-    if needs_cluster_ip(old) && needs_cluster_ip(new) {
-        if text(new, "clusterIP").is_empty() && !text(old, "clusterIP").is_empty() {
-            meta::set(new, &["spec", "clusterIP"], text(old, "clusterIP"));
-        }
-        let before = list(old, &["spec", "clusterIPs"]);
-        if list(new, &["spec", "clusterIPs"]).is_empty() && !before.is_empty() {
-            meta::set(new, &["spec", "clusterIPs"], before.to_vec());
-        }
-        for name in ["ipFamilies", "ipFamilyPolicy"] {
-            if !value(old, name).is_null() && value(new, name).is_null() {
-                meta::set(new, &["spec", name], value(old, name).clone());
-            }
-        }
-    }
-    if needs_node_port(old) && needs_node_port(new) {
-        let port_of = |port: &Value| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
-        let ports = |service: &Value| -> Vec<i64> {
-            list(service, &["spec", "ports"]).iter().map(port_of).collect()
-        };
-        let used: Vec<i64> = ports(old).into_iter().filter(|p| ports(new).contains(p)).collect();
-        let Some(spec) = child_mut(new, &["spec"]) else { return };
-        for port in list_mut(spec, "ports").filter(|port| port_of(port) == 0) {
-            let name = meta::text(port, &["name"]).to_owned();
-            let before = list(old, &["spec", "ports"]).iter().rev();
-            let before = before.into_iter().find(|old| meta::text(old, &["name"]) == name);
-            let number = before.map_or(0, port_of);
-            if number != 0 && !used.contains(&number) {
-                meta::set(port, &["nodePort"], number);
-            }
-        }
-    }
-    let health = "healthCheckNodePort";
-    if needs_health_port(old) && needs_health_port(new) && value(new, health).is_null() {
-        meta::set(new, &["spec", health], value(old, health).clone());
-    }
-}
-
-/// `clusterIP` is the first of `clusterIPs`; a client that knows one of them changes both.
-fn pair_cluster_ips(new: &mut Value, old: &Value) {
-    let same_list = validate::same(value(new, "clusterIPs"), value(old, "clusterIPs"));
-    let (now, before) = (text(new, "clusterIP").to_owned(), text(old, "clusterIP").to_owned());
-    if now == before || !same_list {
-        return;
-    }
-    if now.is_empty() {
-        meta::remove(new, &["spec", "clusterIPs"]);
-    } else {
-        meta::set(new, &["spec", "clusterIPs"], vec![Value::from(now)]);
-    }
-}
-
-/// A field that the new type has no use for goes, unless the user changed it too.
-fn drop_what_the_type_has_not(new: &mut Value, old: &Value) {
-    let same = |new: &Value, name: &str| validate::same(value(new, name), value(old, name));
-    if needs_cluster_ip(old) && !needs_cluster_ip(new) {
-        if same(new, "clusterIP") && same(new, "clusterIPs") {
-            meta::remove(new, &["spec", "clusterIP"]);
-            meta::remove(new, &["spec", "clusterIPs"]);
-        }
-        for name in ["ipFamilies", "ipFamilyPolicy"] {
-            if same(new, name) {
-                meta::remove(new, &["spec", name]);
-            }
-        }
-    }
-    let node_ports = |service: &Value| {
-        let mut ports: Vec<i64> = list(service, &["spec", "ports"])
-            .iter()
-            .filter_map(|port| port.get("nodePort")?.as_i64().filter(|port| *port != 0))
-            .collect();
-        ports.sort_unstable();
-        ports
-    };
-    if needs_node_port(old)
-        && !needs_node_port(new)
-        && node_ports(new) == node_ports(old)
-        && let Some(spec) = child_mut(new, &["spec"])
-    {
-        list_mut(spec, "ports").for_each(|port| drop(meta::remove(port, &["nodePort"])));
-    }
-    let balanced = |service: &Value| text(service, "type") == "LoadBalancer";
-    for (name, had, has) in [
-        ("healthCheckNodePort", needs_health_port(old), needs_health_port(new)),
-        ("allocateLoadBalancerNodePorts", balanced(old), balanced(new)),
-        ("loadBalancerClass", balanced(old), balanced(new)),
-        ("externalTrafficPolicy", is_external(old), is_external(new)),
-    ] {
-        if had && !has && same(new, name) {
-            meta::remove(new, &["spec", name]);
-        }
-    }
-    if !balanced(new) {
-        meta::set(new, &["status", "loadBalancer"], json!({}));
     }
 }
 
