@@ -102,12 +102,22 @@ fn clause(text: &str) -> Option<Clause<'_>> {
 /// What the client accepts, given the formats that can be served. JSON is preferred where it is
 /// accepted: it is what is stored.
 pub fn accepted(headers: &HeaderMap, pretty: bool, served: &[Format]) -> Result<Wish> {
+    accepted_in(headers, pretty, served, |_| true)
+}
+
+/// The same where not every shape can be served.
+pub fn accepted_in(
+    headers: &HeaderMap,
+    pretty: bool,
+    served: &[Format],
+    has_shape: impl Fn(&Shape) -> bool,
+) -> Result<Wish> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Wish { pretty, ..Wish::default() });
     }
     let mut fallback = None;
     for clause in clauses(headers) {
-        let Some(shape) = shape(&clause) else { continue };
+        let Some(shape) = shape(&clause).filter(&has_shape) else { continue };
         for format in served.iter().copied() {
             if !matches(&clause, format) {
                 continue;

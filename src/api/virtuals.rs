@@ -29,7 +29,11 @@ pub async fn handle(api: &Arc<Api>, incoming: Incoming) -> Result<Reply> {
     let Incoming { parts, body, query, attributes, context, .. } = incoming;
     let one = find(api, &attributes).ok_or_else(Status::no_such_path)?;
     let gvk = Gvk::new(one.gvk.0, one.gvk.1, one.gvk.2);
-    let wish = negotiate::accepted(&parts.headers, query.flag("pretty"), FORMATS)?;
+    // Nobody lists what can only be created, so it has no columns.
+    let has_rows = one.verbs.contains(&"list");
+    let has_shape = |shape: &Shape| has_rows || !matches!(shape, Shape::Table(_));
+    let pretty = query.flag("pretty");
+    let wish = negotiate::accepted_in(&parts.headers, pretty, FORMATS, has_shape)?;
     match attributes.verb.as_str() {
         verb if !one.verbs.contains(&verb) => {
             let gvr = attributes.gvr.clone().ok_or_else(Status::no_such_path)?;
