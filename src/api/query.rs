@@ -52,6 +52,12 @@ impl Query {
         }
     }
 
+    /// A number below zero says, as upstream, no more than zero does.
+    fn not_negative(&self, name: &str) -> Result<u64> {
+        let given = self.number::<i64>(name)?.unwrap_or(0);
+        Ok(given.max(0).unsigned_abs())
+    }
+
     /// What a field selector demands `metadata.name` to be.
     pub fn selected_name(&self) -> Option<String> {
         let requirements = crate::object::selector::parse_fields(self.get("fieldSelector")).ok()?;
@@ -102,11 +108,11 @@ impl Query {
             field_selector: self.get("fieldSelector").to_owned(),
             resource_version: self.get("resourceVersion").to_owned(),
             resource_version_match: self.get("resourceVersionMatch").to_owned(),
-            limit: self.number::<u64>("limit")?.unwrap_or(0),
+            limit: self.not_negative("limit")?,
             continue_token: self.get("continue").to_owned(),
             send_initial_events: self.flag("sendInitialEvents"),
             allow_bookmarks: self.flag("allowWatchBookmarks"),
-            timeout_seconds: self.number::<u64>("timeoutSeconds")?.unwrap_or(0),
+            timeout_seconds: self.not_negative("timeoutSeconds")?,
         };
         self.check_list(&options)?;
         Ok(options)
@@ -229,6 +235,7 @@ mod tests {
         assert_eq!(query.get("labelSelector"), "a=b c");
         assert!(query.flag("watch") && !query.flag("x") && !query.flag("y"));
         assert_eq!(query.list().unwrap().limit, 5);
+        assert_eq!(Query::parse("limit=-1").list().unwrap().limit, 0);
         assert_eq!(Query::parse("limit=x").list().unwrap_err().code, 400);
     }
 
