@@ -71,7 +71,8 @@ fn check(root: &Field, out: &mut Errors) {
         bytes += decoded_len(value.text());
     }
     if bytes > DATA_BYTES_MAX {
-        out.push(root.too_long(DATA_BYTES_MAX));
+        // Upstream's spelling of a path without a name.
+        out.push(FieldError::too_long("[]", DATA_BYTES_MAX));
     }
 }
 
@@ -114,7 +115,7 @@ mod tests {
         assert_eq!(texts[1], duplicate);
         let long = "x".repeat(DATA_BYTES_MAX + 1);
         let texts = errors_of_create(&ConfigMap, &json!({"data": {"a": long}}));
-        assert_eq!(texts, [": Too long: may not be more than 1048576 bytes"]);
+        assert_eq!(texts, ["[]: Too long: may not be more than 1048576 bytes"]);
         let old = json!({"immutable": true, "data": {"a": "b"}});
         let texts = errors_of_update(&ConfigMap, "", &json!({"data": {"a": "c"}}), &old);
         assert_eq!(texts.len(), 2);
