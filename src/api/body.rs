@@ -74,11 +74,14 @@ pub fn joined(head: Vec<u8>, items: Vec<Bytes>, tail: &'static [u8]) -> Body {
     }))
 }
 
-/// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes> {
-    match Limited::new(body, limit).collect().await {
+/// Reads a whole body of at most `limit` bytes. As many again are thrown away before a longer one
+/// is refused: some clients (curl on HTTP/2) lose an answer that comes while they still send.
+pub async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
+    match Limited::new(&mut body, limit).collect().await {
         Ok(all) => Ok(all.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let mut spare = Limited::new(body, limit);
+            while let Some(Ok(_)) = spare.frame().await {}
             Err(Status::too_large(format!("Request entity too large: limit is {limit}")))
         }
         Err(error) => Err(Status::bad_request(format!("error reading the body: {error}"))),
