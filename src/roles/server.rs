@@ -86,11 +86,12 @@ async fn start(
     })?;
     make_dir(&options.data_dir)?;
     let cluster_id = cluster_id(&options.data_dir)?;
-    let pki = Arc::new(open_pki(options, clock)?);
     let config = store::Config { cluster_id, ..store::Config::new(options.data_dir.join("store")) };
     let store = Store::open(config, storage)
         .await
         .with_context(|| format!("cannot open the store in {}", options.data_dir.display()))?;
+    // Behind the store's lock: another process must not have its certificates renewed under it.
+    let pki = Arc::new(open_pki(options, clock)?);
     let nodes = Arc::new(Nodes::default());
     let objects: SharedObjects = Arc::new(StoreObjects::new(store.clone()));
     let api = build_api(options, store, &objects, &pki, &nodes, clock, tasks)?;
