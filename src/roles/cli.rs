@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::ctl;
 use crate::config::{self, Server};
+use crate::net::cidr::Cidr;
 
 /// Kubernetes in one executable.
 #[derive(Debug, Parser)]
@@ -54,6 +55,22 @@ pub struct HostOptions {
     /// Port of the API
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub https_port: u16,
+    /// Port of the node's own HTTPS server
+    #[arg(long, value_name = "PORT", default_value_t = config::KUBELET_PORT)]
+    pub kubelet_port: u16,
+    /// Range that pod addresses are taken from
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
+    pub cluster_cidr: Cidr,
+    /// Range that Service addresses are taken from
+    #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
+    pub service_cidr: Cidr,
+    /// The administrator's kubeconfig
+    #[arg(long, value_name = "PATH", env = "CLUSTERD_WRITE_KUBECONFIG",
+          default_value = config::KUBECONFIG)]
+    pub write_kubeconfig: PathBuf,
+    /// Only the containers of the node of this name, where an engine serves several
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub node_name: String,
 }
 
 /// What to remove.
@@ -62,10 +79,6 @@ pub struct UninstallOptions {
     /// Where things lie.
     #[command(flatten)]
     pub host: HostOptions,
-    /// The administrator's kubeconfig, removed too
-    #[arg(long, value_name = "PATH", env = "CLUSTERD_WRITE_KUBECONFIG",
-          default_value = config::KUBECONFIG)]
-    pub write_kubeconfig: PathBuf,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

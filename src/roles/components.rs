@@ -1,12 +1,10 @@
-//! What runs beside the API server, in order: controllers, scheduler, network, node. And what the
-//! host needs for it (`clusterd check`), and how to be rid of it (`clusterd uninstall`).
+//! What runs beside the API server, in order: controllers, scheduler, network, node.
 //!
 //! Why one list: a component is started in one visible place or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cli::{HostOptions, UninstallOptions};
 use super::streams::Nodes;
 use crate::client::SharedClient;
 use crate::config::Server;
@@ -110,14 +108,4 @@ fn api_servers(options: &Server) -> controllers::ApiServers {
         addresses: Arc::new(move || vec![address]),
         port: options.https_port,
     }
-}
-
-/// `clusterd check`.
-pub async fn check(_options: HostOptions) -> anyhow::Result<i32> {
-    anyhow::bail!("not yet")
-}
-
-/// `clusterd uninstall`.
-pub async fn uninstall(_options: UninstallOptions) -> anyhow::Result<i32> {
-    anyhow::bail!("not yet")
 }

@@ -6,6 +6,7 @@
 mod cli;
 mod components;
 pub mod ctl;
+mod host;
 mod server;
 mod streams;
 
@@ -50,8 +51,8 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
             clap_complete::generate(shell, &mut command, "clusterd", &mut std::io::stdout());
             0
         }
-        Command::Check(options) => run(components::check(options), 2),
-        Command::Uninstall(options) => run(components::uninstall(options), 2),
+        Command::Check(options) => run(host::check(options), 2),
+        Command::Uninstall(options) => run(host::uninstall(options), 2),
     }
 }
 

@@ -67,7 +67,8 @@ impl DockerEngine {
 }
 
 fn filter(label: &str, value: &str) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![format!("{label}={value}")])])
+    let wanted = if value.is_empty() { label.to_owned() } else { format!("{label}={value}") };
+    HashMap::from([("label".to_owned(), vec![wanted])])
 }
 
 /// Standard input never comes back as output.

@@ -346,7 +346,7 @@ pub struct Usage {
 pub trait Engine: Send + Sync + 'static {
     /// Facts; fails when the engine does not answer.
     async fn info(&self) -> Result<EngineInfo>;
-    /// All containers with this label and value, running or not, in full.
+    /// All containers with this label and value ("" for any), running or not, in full.
     async fn list(&self, label: &str, value: &str) -> Result<Vec<Container>>;
     /// One container.
     async fn inspect(&self, id: &str) -> Result<Container>;

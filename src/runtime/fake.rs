@@ -194,7 +194,7 @@ fn missing(id: &str) -> EngineError {
 }
 
 fn matches(labels: &BTreeMap<String, String>, label: &str, value: &str) -> bool {
-    labels.get(label).is_some_and(|found| found == value)
+    labels.get(label).is_some_and(|found| value.is_empty() || found == value)
 }
 
 #[async_trait]

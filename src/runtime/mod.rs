@@ -23,6 +23,7 @@ pub mod hooks;
 pub mod httpget;
 pub mod images;
 pub mod kubelet;
+pub mod leftovers;
 pub mod logs;
 pub mod node;
 pub mod plan;

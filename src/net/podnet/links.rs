@@ -221,6 +221,15 @@ impl Links {
         self.socket.request(&format!("configure {}", link.name), message)
     }
 
+    /// Makes the node's link and removes it again, unless it is there: can this kernel do it?
+    pub fn try_pair(&mut self) -> Result<()> {
+        if self.link(NODE_LINK)?.is_some() {
+            return Ok(());
+        }
+        self.ensure_node_link()?;
+        self.remove_link(NODE_LINK)
+    }
+
     /// Removes a link; no error when there is none.
     pub fn remove_link(&mut self, name: &str) -> Result<()> {
         let mut message = Message::new(RTM_DELLINK, 0, &link_header(0, 0, 0));

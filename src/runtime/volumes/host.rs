@@ -150,8 +150,8 @@ fn unmount(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Unmounts everything below a folder, innermost first.
-pub fn unmount_below(dir: &Path) -> std::io::Result<()> {
+/// What is mounted below a folder, innermost last.
+pub fn mounts_below(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let mut points: Vec<PathBuf> = table
         .lines()
@@ -160,7 +160,12 @@ pub fn unmount_below(dir: &Path) -> std::io::Result<()> {
         .filter(|point| point.starts_with(dir))
         .collect();
     points.sort();
-    points.iter().rev().try_for_each(|point| unmount(point))
+    Ok(points)
+}
+
+/// Unmounts everything below a folder, innermost first.
+pub fn unmount_below(dir: &Path) -> std::io::Result<()> {
+    mounts_below(dir)?.iter().rev().try_for_each(|point| unmount(point))
 }
 
 #[cfg(test)]
