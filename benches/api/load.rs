@@ -211,7 +211,8 @@ pub async fn create(sides: &Sides) -> anyhow::Result<()> {
     for round in 0..=ROUNDS {
         let prefix = |client: usize| format!("r{round}-c{client}");
         let clients = https.iter().enumerate();
-        let clients = clients.map(|(at, http)| creates(http.clone(), path.clone(), prefix(at), None));
+        let clients =
+            clients.map(|(at, http)| creates(http.clone(), path.clone(), prefix(at), None));
         let own = sides.measure(sides.clusterd, clients.collect()).await?;
         let clients = etcds.iter().enumerate().map(|(at, etcd)| {
             let prefix = format!("/registry/configmaps/creates/{}", prefix(at));
@@ -285,7 +286,9 @@ pub async fn list(sides: &Sides) -> anyhow::Result<()> {
         let clients = etcds.iter().map(|etcd| ranges(etcd.clone())).collect();
         let (etcd, etcd_more) = with_peak(sides, sides.etcd, clients).await?;
         let answered = own.bytes as f64 / 1024.0 / 1024.0;
-        println!("round {round}: {answered:.0} MB answered, {more:.0} MB added (etcd {etcd_more:.0})");
+        println!(
+            "round {round}: {answered:.0} MB answered, {more:.0} MB added (etcd {etcd_more:.0})"
+        );
         print("clusterd", &own, sides.clusterd);
         print("etcd", &etcd, sides.etcd);
         times.push(own.p99);
@@ -305,11 +308,7 @@ pub async fn list(sides: &Sides) -> anyhow::Result<()> {
 }
 
 /// Also gives the memory that was added at the peak, in MB.
-async fn with_peak<F>(
-    sides: &Sides,
-    pid: u32,
-    clients: Vec<F>,
-) -> anyhow::Result<(Figures, f64)>
+async fn with_peak<F>(sides: &Sides, pid: u32, clients: Vec<F>) -> anyhow::Result<(Figures, f64)>
 where
     F: Future<Output = Done> + Send + 'static,
 {

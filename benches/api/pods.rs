@@ -148,9 +148,10 @@ async fn settle(pods: &HashMap<String, Duration>) -> anyhow::Result<()> {
     while began.elapsed() < PATIENCE {
         let options = query::ListContainersOptionsBuilder::default().all(true).build();
         let found = docker.list_containers(Some(options)).await?;
-        let left = found.iter().flat_map(|one| one.names.iter().flatten()).any(|name| {
-            pods.keys().any(|pod| name.contains(&format!("_{pod}_{NAMESPACE}_")))
-        });
+        let left = found
+            .iter()
+            .flat_map(|one| one.names.iter().flatten())
+            .any(|name| pods.keys().any(|pod| name.contains(&format!("_{pod}_{NAMESPACE}_"))));
         if !left {
             return Ok(());
         }

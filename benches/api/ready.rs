@@ -25,11 +25,7 @@ async fn answers(http: &Http) -> bool {
     http.call(request).await.is_ok()
 }
 
-async fn until_ready(
-    config: &str,
-    child: &mut Child,
-    began: Instant,
-) -> anyhow::Result<Duration> {
+async fn until_ready(config: &str, child: &mut Child, began: Instant) -> anyhow::Result<Duration> {
     let tasks = Tasks::new();
     while began.elapsed() < PATIENCE {
         if let Some(code) = child.try_wait()? {

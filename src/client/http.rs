@@ -78,8 +78,7 @@ impl Http {
         });
         let mut impersonate = HeaderMap::new();
         for (name, value) in &access.impersonate {
-            impersonate
-                .append(name.parse::<header::HeaderName>()?, HeaderValue::from_str(value)?);
+            impersonate.append(name.parse::<header::HeaderName>()?, HeaderValue::from_str(value)?);
         }
         let inner = Inner {
             authority: uri.authority().map(ToString::to_string).unwrap_or_default(),

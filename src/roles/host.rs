@@ -297,10 +297,10 @@ async fn remove(host: &HostOptions) {
     }
     tell("kubeconfig", std::fs::remove_file(&host.write_kubeconfig));
     // Its folder is ours only if nothing else is in it.
-    if let Some(parent) = host.write_kubeconfig.parent() {
-        if parent == Path::new("/etc/clusterd") {
-            let _ = std::fs::remove_dir(parent);
-        }
+    if let Some(parent) = host.write_kubeconfig.parent()
+        && parent == Path::new("/etc/clusterd")
+    {
+        let _ = std::fs::remove_dir(parent);
     }
 }
 

@@ -75,7 +75,7 @@ async fn apply(
 }
 
 fn refusal(found: &Found, status: Status) -> String {
-    let text = if status.is_conflict() {
+    if status.is_conflict() {
         let hint = "Please review the fields above--they currently have other managers. Use \
                     --force-conflicts to take them over, or change the file to agree with them.";
         format!("{}\n{hint}", super::errors::of_status(&status, &status.message))
@@ -84,6 +84,5 @@ fn refusal(found: &Found, status: Status) -> String {
     } else {
         let in_file = InFile { verb: "applying", source_name: found.file.clone(), status };
         super::errors::of_status(&in_file.status, &in_file.to_string())
-    };
-    text
+    }
 }

@@ -142,14 +142,14 @@ fn generic(object: &Value) -> Page {
         meta::remove(&mut rest, &["metadata", shown]);
     }
     // A secret stays one on a screen that others see.
-    if text(object, "kind") == "Secret" {
-        if let Some(data) = rest.get_mut("data").and_then(Value::as_object_mut) {
-            for value in data.values_mut() {
-                use base64::Engine as _;
-                let bytes = value.as_str().unwrap_or("").as_bytes();
-                let bytes = base64::engine::general_purpose::STANDARD.decode(bytes);
-                *value = format!("{} bytes", bytes.map_or(0, |bytes| bytes.len())).into();
-            }
+    if text(object, "kind") == "Secret"
+        && let Some(data) = rest.get_mut("data").and_then(Value::as_object_mut)
+    {
+        for value in data.values_mut() {
+            use base64::Engine as _;
+            let bytes = value.as_str().unwrap_or("").as_bytes();
+            let bytes = base64::engine::general_purpose::STANDARD.decode(bytes);
+            *value = format!("{} bytes", bytes.map_or(0, |bytes| bytes.len())).into();
         }
     }
     for line in encode::yaml(&rest).lines() {

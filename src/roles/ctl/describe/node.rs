@@ -140,12 +140,12 @@ fn asked(pod: &Value, field: &str) -> Amounts {
     for container in items(pod, &["spec", "initContainers"]) {
         let sidecar = text(container, "restartPolicy") == "Always";
         for (name, of) in amounts(container, field) {
-            let mut beside = of.clone();
+            let mut beside = of;
             if let Some(before) = sidecars.get(&name) {
                 beside = beside.plus(before);
             }
             if sidecar {
-                add(&mut sidecars, &name, of.clone());
+                add(&mut sidecars, &name, of);
                 add(&mut sum, &name, of);
             }
             if most.get(&name).is_none_or(|most| most.millis() < beside.millis()) {

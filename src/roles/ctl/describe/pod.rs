@@ -392,8 +392,8 @@ fn volumes(page: &mut Page, spec: &Value, level: usize) {
                 page.put(3, &format!("{of} -> {}", text(item, "path")));
             }
         } else {
-            let kind = volume.as_object().into_iter().flatten().map(|(name, _)| name);
-            let kind = kind.filter(|name| *name != "name").cloned().next();
+            let mut kinds = volume.as_object().into_iter().flatten().map(|(name, _)| name);
+            let kind = kinds.find(|name| *name != "name").cloned();
             page.field(2, "Type", kind.unwrap_or_else(|| "<unknown>".to_owned()));
         }
     }
