@@ -1,6 +1,7 @@
 //! The one integration binary (each more would link RocksDB again).
 
 mod api;
+mod host;
 mod net;
 mod runtime;
 mod scenario;

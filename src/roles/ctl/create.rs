@@ -132,39 +132,51 @@ impl Create {
 
 impl What {
     fn object(&self) -> anyhow::Result<Value> {
-        let Self::Deployment { name, image, replicas, port, command } = self else {
-            let Self::Namespace { name } = self else { unreachable!("two kinds") };
-            return Ok(
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            );
-        };
-        anyhow::ensure!(
-            image.len() == 1 || command.is_empty(),
-            "cannot specify multiple --image options and command"
-        );
-        let container = |image: &String| {
-            let mut container = json!({"name": container_name(image), "image": image});
-            if !command.is_empty() {
-                container["command"] = json!(command);
+        match self {
+            Self::Namespace { name } => {
+                let metadata = json!({ "name": name });
+                Ok(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
             }
-            if let Some(port) = port {
-                container["ports"] = json!([{ "containerPort": port }]);
+            Self::Deployment { name, image, replicas, port, command } => {
+                deployment(name, image, *replicas, *port, command)
             }
-            container
-        };
-        let containers: Vec<Value> = image.iter().map(container).collect();
-        let labels = json!({ "app": name });
-        Ok(json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "labels": labels},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
-            },
-        }))
+        }
     }
+}
+
+fn deployment(
+    name: &str,
+    image: &[String],
+    replicas: u32,
+    port: Option<u16>,
+    command: &[String],
+) -> anyhow::Result<Value> {
+    anyhow::ensure!(
+        image.len() == 1 || command.is_empty(),
+        "cannot specify multiple --image options and command"
+    );
+    let container = |image: &String| {
+        let mut container = json!({"name": container_name(image), "image": image});
+        if !command.is_empty() {
+            container["command"] = json!(command);
+        }
+        if let Some(port) = port {
+            container["ports"] = json!([{ "containerPort": port }]);
+        }
+        container
+    };
+    let containers: Vec<Value> = image.iter().map(container).collect();
+    let labels = json!({ "app": name });
+    Ok(json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+        },
+    }))
 }
 
 /// The last part of an image's name, fit for a container's name.

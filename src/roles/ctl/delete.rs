@@ -143,9 +143,11 @@ impl Delete {
 
     /// What to delete. What is named need not be there: the delete itself says so.
     async fn find<'s>(&self, session: &'s Session) -> anyhow::Result<Vec<Found<'s>>> {
-        let named =
-            self.choice.words.len() > 1 || self.choice.words.iter().any(|w| w.contains('/'));
-        if !named || !self.files.filename.is_empty() {
+        if !self.files.filename.is_empty() {
+            anyhow::ensure!(self.choice.words.is_empty(), "name objects or files, not both");
+            return resources::from_files(session, &self.files).await;
+        }
+        if !self.choice.has_names() {
             return self.choice.find(session, &self.files, self.all, self.all_namespaces).await;
         }
         anyhow::ensure!(

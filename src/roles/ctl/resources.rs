@@ -104,6 +104,11 @@ pub async fn parts<'s>(session: &'s Session, words: &[String]) -> anyhow::Result
 }
 
 impl Choice {
+    /// Whether single objects are named, not only kinds.
+    pub fn has_names(&self) -> bool {
+        self.words.len() > 1 || self.words.iter().any(|word| word.contains('/'))
+    }
+
     /// The selectors, for a list.
     pub fn options(&self) -> ListOptions {
         ListOptions {
@@ -113,7 +118,7 @@ impl Choice {
         }
     }
 
-    /// The objects meant. Collections count only with a selector or with `all`.
+    /// The objects meant, as they are on the server. Collections count only with a selector or with `all`.
     pub async fn find<'s>(
         &self,
         session: &'s Session,
@@ -123,7 +128,12 @@ impl Choice {
     ) -> anyhow::Result<Vec<Found<'s>>> {
         if !files.filename.is_empty() {
             anyhow::ensure!(self.words.is_empty(), "name objects or files, not both");
-            return from_files(session, files).await;
+            let mut found = from_files(session, files).await?;
+            for one in &mut found {
+                let target = session.target(one.kind, &one.namespace, &one.name);
+                one.object = session.get(&target).await?;
+            }
+            return Ok(found);
         }
         anyhow::ensure!(
             !self.words.is_empty(),

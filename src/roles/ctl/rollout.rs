@@ -95,7 +95,7 @@ impl Rollout {
         | What::Pause(of)
         | What::Resume(of)) = &self.what;
         // A kind alone means all of it.
-        let found = of.choice.find(session, &of.files, !has_names(&of.choice.words), false).await?;
+        let found = of.choice.find(session, &of.files, !of.choice.has_names(), false).await?;
         for one in &found {
             match &self.what {
                 What::Status { timeout, watch, .. } => {
@@ -110,10 +110,6 @@ impl Rollout {
         }
         Ok(0)
     }
-}
-
-fn has_names(words: &[String]) -> bool {
-    words.len() > 1 || words.iter().any(|word| word.contains('/'))
 }
 
 fn number(object: &Value, path: &[&str]) -> i64 {

@@ -41,20 +41,19 @@ pub struct Describe {
 impl Describe {
     /// Runs the verb.
     pub async fn run(&self, session: &Session) -> anyhow::Result<i32> {
-        let named =
-            self.choice.words.len() > 1 || self.choice.words.iter().any(|word| word.contains('/'));
-        let found = self.choice.find(session, &self.files, !named, self.all_namespaces).await?;
+        let all = !self.choice.has_names();
+        let found = self.choice.find(session, &self.files, all, self.all_namespaces).await?;
         for (at, one) in found.iter().enumerate() {
-            let object = session.get(&session.target(one.kind, &one.namespace, &one.name)).await?;
+            let object = &one.object;
             let mut page = match one.kind.label().as_str() {
-                "pod" => pod::describe(&object),
-                "node" => node::describe(session, &object).await?,
-                "service" => service::describe(session, &object).await?,
-                "deployment.apps" => deployment::describe(session, &object).await?,
-                _ => generic(&object),
+                "pod" => pod::describe(object),
+                "node" => node::describe(session, object).await?,
+                "service" => service::describe(session, object).await?,
+                "deployment.apps" => deployment::describe(session, object).await?,
+                _ => generic(object),
             };
             if self.show_events {
-                tell_events(&mut page, of(session, one, &object).await?);
+                tell_events(&mut page, of(session, one, object).await?);
             }
             let between = if at > 0 { "\n\n" } else { "" };
             output::print(&format!("{between}{}", page.text()))?;
