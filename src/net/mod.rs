@@ -58,7 +58,7 @@ use dns::forward::Forwarder;
 use dns::server::Server;
 use dns::zone::{Zone, ZoneConfig};
 use feed::{Feed, Marks};
-use netlink::{Family, Notices, Socket};
+use netlink::{Notices, Socket};
 use podnet::links::Links;
 use podnet::{docker_user, host};
 use proxy::Proxy;
@@ -110,7 +110,7 @@ impl Network {
             let config = config.clone();
             move || open(&config, ranges, seen)
         };
-        let notices = Notices::listen(Family::Netfilter, NFTABLES_NOTICES)?;
+        let notices = Notices::listen(NFTABLES_NOTICES)?;
         let notices = Arc::new(tokio::sync::Mutex::new(notices));
         let (pods, proxy) = tokio::task::spawn_blocking(prepare).await??;
         let port = proxy.port()?;
@@ -251,7 +251,7 @@ async fn follow_range(
 /// What of ours this host has, one line each; empty after [`uninstall`].
 pub fn inventory() -> anyhow::Result<Vec<String>> {
     let mut found = host::inventory(&mut Links::open()?)?;
-    if proxy::kernel::exists(&mut Socket::open(Family::Netfilter)?)? {
+    if proxy::kernel::exists(&mut Socket::open()?)? {
         found.push(format!("nftables table ip {}", nft::TABLE));
     }
     let rules = docker_user::count()?;
@@ -279,13 +279,7 @@ pub fn preflight(cluster: Cidr, service: Cidr) -> Vec<String> {
     {
         problems.push(format!("{error:#}"));
     }
-    if let Err(error) = Links::open().and_then(|mut links| links.try_pair()) {
-        problems.push(format!(
-            "a pair of virtual links cannot be made ({error}): the kernel needs veth (modprobe \
-             veth) and this program root"
-        ));
-    }
-    let tables = Socket::open(Family::Netfilter).and_then(|mut socket| nft::tables(&mut socket));
+    let tables = Socket::open().and_then(|mut socket| nft::tables(&mut socket));
     if let Err(error) = tables {
         problems.push(format!(
             "nftables does not answer ({error}): the kernel needs nf_tables (modprobe nf_tables) \

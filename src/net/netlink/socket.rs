@@ -4,7 +4,6 @@
 //! from async code does so on a blocking thread.
 
 use std::io;
-use std::time::Duration;
 
 use netlink_sys::{
     AsyncSocket, AsyncSocketExt, Socket as Inner, SocketAddr, TokioSocket, protocols,
@@ -28,7 +27,7 @@ const RECEIVE_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that one transaction may have; more is refused by the kernel with EMSGSIZE.
 const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Times that a dump is begun anew because the kernel's table changed under it.
-const DUMP_ATTEMPTS_MAX: usize = 20;
+pub const DUMP_ATTEMPTS_MAX: usize = 20;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +51,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kernel's refusal: its (negative) number, and the attributes that came with it.
+    pub fn refused(doing: &str, code: i32, extra: &[u8]) -> Self {
+        let text = attrs(extra).find(|attr| attr.kind == NLMSGERR_ATTR_MSG);
+        Self::Refused {
+            doing: doing.to_owned(),
+            source: io::Error::from_raw_os_error(-code),
+            text: text.map(|attr| attr.text().to_owned()).unwrap_or_default(),
+        }
+    }
+
     /// The error number that the kernel gave.
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -65,22 +74,13 @@ impl Error {
 /// A result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Which of the kernel's tables a socket speaks about.
-#[derive(Clone, Copy, Debug)]
-pub enum Family {
-    /// Links, addresses, routes, neighbours.
-    Route,
-    /// nftables and connection tracking.
-    Netfilter,
-}
-
-impl Family {
-    fn protocol(self) -> isize {
-        match self {
-            Self::Route => protocols::NETLINK_ROUTE,
-            Self::Netfilter => protocols::NETLINK_NETFILTER,
-        }
-    }
+/// Lets the kernel say why it refuses, and gives its answers room.
+pub fn prepare(socket: &mut Inner) -> Result<()> {
+    socket.set_cap_ack(true)?;
+    socket.set_ext_ack(true)?;
+    // Needs CAP_NET_ADMIN, as everything here does; a smaller queue only means ENOBUFS later.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_QUEUE_BYTES);
+    Ok(())
 }
 
 /// A socket in the network namespace of the thread that opened it.
@@ -92,46 +92,11 @@ pub struct Socket {
 
 impl Socket {
     /// Opens a socket for requests.
-    pub fn open(family: Family) -> Result<Self> {
-        let mut inner = Inner::new(family.protocol())?;
+    pub fn open() -> Result<Self> {
+        let mut inner = Inner::new(protocols::NETLINK_NETFILTER)?;
         inner.bind_auto()?;
-        inner.set_cap_ack(true)?;
-        inner.set_ext_ack(true)?;
-        // Needs CAP_NET_ADMIN, as everything here does; a smaller queue only means ENOBUFS later.
-        let _ =
-            rustix::net::sockopt::set_socket_recv_buffer_size_force(&inner, RECEIVE_QUEUE_BYTES);
+        prepare(&mut inner)?;
         Ok(Self { inner, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BYTES) })
-    }
-
-    /// Opens a socket for the kernel's notices of one group.
-    pub fn listen(family: Family, group: u32) -> Result<Self> {
-        let socket = Self::open(family)?;
-        socket.inner.add_membership(group)?;
-        Ok(socket)
-    }
-
-    /// Waits for notices until `done` says so; `false` when that takes longer than `patience`
-    /// between two of them.
-    pub fn notices(
-        &mut self,
-        patience: Option<Duration>,
-        mut done: impl FnMut(Received<'_>) -> bool,
-    ) -> Result<bool> {
-        rustix::net::sockopt::set_socket_timeout(
-            &self.inner,
-            rustix::net::sockopt::Timeout::Recv,
-            patience,
-        )
-        .map_err(io::Error::from)?;
-        loop {
-            match self.receive(0) {
-                Err(error) if error.errno() == Some(libc::EAGAIN) => return Ok(false),
-                other => other?,
-            }
-            if messages(&self.buffer).any(&mut done) {
-                return Ok(true);
-            }
-        }
     }
 
     /// The number by which the kernel's notices name this socket as their cause.
@@ -257,8 +222,8 @@ pub struct Notices {
 
 impl Notices {
     /// Listens from now on; needs a tokio runtime.
-    pub fn listen(family: Family, group: u32) -> Result<Self> {
-        let mut inner = TokioSocket::new(family.protocol())?;
+    pub fn listen(group: u32) -> Result<Self> {
+        let mut inner = TokioSocket::new(protocols::NETLINK_NETFILTER)?;
         inner.socket_mut().bind_auto()?;
         inner.socket_mut().add_membership(group)?;
         Ok(Self { inner, buffer: Vec::with_capacity(RECEIVE_BYTES) })
@@ -282,10 +247,5 @@ fn outcome(doing: &str, received: &Received<'_>) -> Result<()> {
     }
     let told = received.flags & NLM_F_ACK_TLVS != 0 && received.kind == NLMSG_ERROR;
     let extra = if told { received.payload.get(4 + HEADER..).unwrap_or(&[]) } else { &[] };
-    let text = attrs(extra).find(|attr| attr.kind == NLMSGERR_ATTR_MSG);
-    Err(Error::Refused {
-        doing: doing.to_owned(),
-        source: io::Error::from_raw_os_error(-code),
-        text: text.map(|attr| attr.text().to_owned()).unwrap_or_default(),
-    })
+    Err(Error::refused(doing, code, extra))
 }

@@ -42,11 +42,6 @@ impl Message {
         self.raw(value)
     }
 
-    /// Appends a number as the host writes it.
-    pub fn ne32(&mut self, kind: u16, value: u32) -> &mut Self {
-        self.attr(kind, &value.to_ne_bytes())
-    }
-
     /// Appends a number as the network writes it.
     pub fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.attr(kind, &value.to_be_bytes())
@@ -116,11 +111,6 @@ impl<'a> Attr<'a> {
     /// Its number in the network's order.
     pub fn be32(&self) -> u32 {
         self.value.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
-    }
-
-    /// Its number in the host's order.
-    pub fn ne32(&self) -> u32 {
-        ne32(self.value, 0)
     }
 }
 

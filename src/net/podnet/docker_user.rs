@@ -9,7 +9,7 @@
 
 use std::process::Command;
 
-use crate::net::netlink::{Family, Socket};
+use crate::net::netlink::Socket;
 use crate::net::nft::{Expr, Transaction, Verdict, chains, rules};
 
 use super::links::POD_LINK_PREFIX;
@@ -52,7 +52,7 @@ fn legacy_used() -> bool {
 /// Finds Docker's chain.
 pub fn backends() -> anyhow::Result<Vec<Backend>> {
     let mut found = Vec::new();
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open()?;
     if chains(&mut socket, TABLE)?.iter().any(|chain| chain == CHAIN) {
         found.push(Backend::Nftables);
     }
@@ -121,7 +121,7 @@ pub fn count() -> anyhow::Result<usize> {
 }
 
 fn ours_in_nft() -> anyhow::Result<(Socket, Vec<u64>)> {
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open()?;
     let all = rules(&mut socket, TABLE, CHAIN)?;
     let ours = all.into_iter().filter(|(_, comment)| comment == LABEL);
     Ok((socket, ours.map(|(handle, _)| handle).collect()))
@@ -129,7 +129,7 @@ fn ours_in_nft() -> anyhow::Result<(Socket, Vec<u64>)> {
 
 /// Adds what is missing in nftables; nothing where Docker's chain is not there.
 pub fn ensure_nft() -> anyhow::Result<bool> {
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open()?;
     if !chains(&mut socket, TABLE)?.iter().any(|chain| chain == CHAIN) {
         return Ok(false);
     }

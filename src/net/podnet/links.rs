@@ -1,16 +1,29 @@
-//! Links, addresses, routes and neighbours by rtnetlink.
+//! Links, addresses, routes and neighbours, by the crate `rtnetlink`.
 //!
 //! Why /32 addresses behind the node's gateway address and no bridge: replies between two pods of
 //! one node pass the same hooks as all other traffic, whatever bridge-nf-call-iptables says, and
 //! there is no flooding. Both ends know each other's hardware address from the start (permanent
 //! neighbours made from the pod's address), so the first packet needs no ARP.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder};
+
 use crate::net::cidr::Cidr;
-use crate::net::netlink::{Attr, Family, Message, Result, Socket, attrs, ne32};
+use crate::net::netlink::Result;
+
+use super::connection::{Connection, Listener};
 
 /// What our pod links' names begin with; the pod's address in hexadecimal follows.
 pub const POD_LINK_PREFIX: &str = "cld";
@@ -25,38 +38,8 @@ pub const ROUTE_PROTOCOL: u8 = 201;
 /// The metric of the guard routes: any other route to the range is better.
 const GUARD_METRIC: u32 = 0xff00_0000;
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-const RTM_NEWNEIGH: u16 = 28;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_IFALIAS: u16 = 20;
-const IFLA_AF_SPEC: u16 = 26;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
+/// The attribute that holds a link's IPv4 settings.
 const IFLA_INET_CONF: u16 = 1;
-const IFF_UP: u32 = 1;
-const NUD_PERMANENT: u16 = 0x80;
-const RT_TABLE_MAIN: u8 = 254;
-const RT_SCOPE_LINK: u8 = 253;
-const RTN_UNICAST: u8 = 1;
-const RTN_UNREACHABLE: u8 = 7;
-const RTNH_F_ONLINK: u32 = 4;
-const INET: u8 = libc::AF_INET as u8;
 
 /// Settings of a host-side link, by the kernel's `IPV4_DEVCONF_` number. Redirects off: a pod that
 /// reaches itself through a Service must not be told a shorter way. `route_localnet` lets a node
@@ -96,27 +79,27 @@ pub struct Route {
     pub protocol: u8,
     /// Its metric.
     pub metric: u32,
-    /// Its `RTN_` type.
-    pub kind: u8,
+    /// What becomes of its packets.
+    pub kind: RouteType,
 }
 
-/// Requests about links in the namespace of the thread that opened it.
+/// Requests about links in the namespace of the thread that opened it. Its calls wait for the
+/// kernel: not for use within an async task.
 pub struct Links {
-    socket: Socket,
+    kernel: Connection,
 }
 
 impl Links {
     /// Opens a socket in this thread's network namespace.
     pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::open(Family::Route)? })
+        Ok(Self { kernel: Connection::open()? })
     }
 
     /// All links.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        let ask = Message::new(RTM_GETLINK, 0, &[0; 16]);
-        self.socket.dump("list links", &ask, |kept, received| {
-            kept.push(link_of(received.payload));
-        })
+        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let found = self.kernel.dump("list links", &ask)?;
+        Ok(found.into_iter().filter_map(link_of).collect())
     }
 
     /// The link of this name.
@@ -126,67 +109,48 @@ impl Links {
 
     /// All IPv4 addresses with their link's index.
     pub fn addresses(&mut self) -> Result<Vec<(Ipv4Addr, u32)>> {
-        const IFA_ADDRESS: u16 = 1;
-        const IFA_LOCAL: u16 = 2;
-        let ask = Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]);
-        self.socket.dump("list addresses", &ask, |kept, received| {
-            let found: Vec<Attr<'_>> = attrs(received.payload.get(8..).unwrap_or(&[])).collect();
-            let pick = |kind| found.iter().find(|attr| attr.kind == kind);
-            if let Some(attr) = pick(IFA_LOCAL).or_else(|| pick(IFA_ADDRESS)) {
-                kept.push((attr.be32().into(), ne32(received.payload, 4)));
-            }
-        })
+        let mut ask = AddressMessage::default();
+        ask.header.family = AddressFamily::Inet;
+        let ask = RouteNetlinkMessage::GetAddress(ask);
+        let found = self.kernel.dump("list addresses", &ask)?;
+        Ok(found.into_iter().filter_map(address_of).collect())
     }
 
     /// All IPv4 routes of the main table.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let mut ask = [0_u8; 12];
-        ask[0] = INET;
-        let ask = Message::new(RTM_GETROUTE, 0, &ask);
-        self.socket.dump("list routes", &ask, |kept, received| {
-            let fixed = received.payload;
-            if fixed.len() < 12 || fixed[4] != RT_TABLE_MAIN {
-                return;
-            }
-            let (mut to, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, 0, 0);
-            for attr in attrs(&fixed[12..]) {
-                match attr.kind {
-                    1 => to = attr.be32().into(),
-                    4 => link = attr.ne32(),
-                    6 => metric = attr.ne32(),
-                    _ => {}
-                }
-            }
-            let (protocol, kind) = (fixed[5], fixed[7]);
-            kept.push(Route { to: Cidr::new(to, fixed[1]), link, protocol, metric, kind });
-        })
+        let mut ask = RouteMessage::default();
+        ask.header.address_family = AddressFamily::Inet;
+        let ask = RouteNetlinkMessage::GetRoute(ask);
+        let found = self.kernel.dump("list routes", &ask)?;
+        Ok(found.into_iter().filter_map(route_of).collect())
     }
 
     /// Makes the pair of links between the node and the namespace `netns`.
     pub fn add_pod_pair(&mut self, pod: Ipv4Addr, mtu: u32, netns: BorrowedFd<'_>) -> Result<()> {
         let name = pod_link(pod);
-        let mut message =
-            Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_header(0, 0, 0));
-        message.text(IFLA_IFNAME, &name).ne32(IFLA_MTU, mtu).attr(IFLA_ADDRESS, &host_mac(pod));
-        veth(&mut message, |peer| {
-            peer.text(IFLA_IFNAME, POD_INTERFACE)
-                .ne32(IFLA_MTU, mtu)
-                .attr(IFLA_ADDRESS, &pod_mac(pod))
-                .ne32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
-        });
-        self.socket.request(&format!("create link {name}"), message)
+        let peer = LinkUnspec::new_with_name(POD_INTERFACE)
+            .mtu(mtu)
+            .address(pod_mac(pod).to_vec())
+            .setns_by_fd(netns.as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(&name)
+            .mtu(mtu)
+            .address(host_mac(pod).to_vec())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.add_link(&name, pair)
+    }
+
+    fn add_link(&mut self, name: &str, link: LinkMessage) -> Result<()> {
+        let request = self.kernel.handle().link().add(link).execute();
+        self.kernel.run(&format!("create link {name}"), request)
     }
 
     /// Makes the node's own link where it is missing and brings it up; returns its index.
     pub fn ensure_node_link(&mut self) -> Result<u32> {
         if self.link(NODE_LINK)?.is_none() {
-            let mut message =
-                Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_header(0, 0, 0));
-            message.text(IFLA_IFNAME, NODE_LINK);
-            veth(&mut message, |peer| {
-                peer.text(IFLA_IFNAME, NODE_LINK_PEER);
-            });
-            self.socket.request(&format!("create link {NODE_LINK}"), message)?;
+            self.add_link(NODE_LINK, LinkVeth::new(NODE_LINK, NODE_LINK_PEER).build())?;
         }
         let mut index = 0;
         for link in self.links()? {
@@ -202,23 +166,20 @@ impl Links {
 
     /// Brings a link up.
     pub fn up(&mut self, index: u32, name: &str) -> Result<()> {
-        let message = Message::new(RTM_NEWLINK, 0, &link_header(index, IFF_UP, IFF_UP));
-        self.socket.request(&format!("bring up {name}"), message)
+        let change = LinkUnspec::new_with_index(index).up().build();
+        let request = self.kernel.handle().link().change(change).execute();
+        self.kernel.run(&format!("bring up {name}"), request)
     }
 
     /// Sets what a pod's host-side link needs, and its label, and brings it up.
     pub fn configure_pod_link(&mut self, link: &Link, alias: &str) -> Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, 0, &link_header(link.index, IFF_UP, IFF_UP));
-        message.text(IFLA_IFALIAS, alias).nest(IFLA_AF_SPEC, |families| {
-            families.nest(u16::from(INET), |inet| {
-                inet.nest(IFLA_INET_CONF, |settings| {
-                    for (setting, value) in POD_LINK_SETTINGS {
-                        settings.ne32(setting, value);
-                    }
-                });
-            });
-        });
-        self.socket.request(&format!("configure {}", link.name), message)
+        let change = LinkUnspec::new_with_index(link.index)
+            .up()
+            .append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()))
+            .append_extra_attribute(pod_link_settings())
+            .build();
+        let request = self.kernel.handle().link().change(change).execute();
+        self.kernel.run(&format!("configure {}", link.name), request)
     }
 
     /// Makes the node's link and removes it again, unless it is there: can this kernel do it?
@@ -232,30 +193,23 @@ impl Links {
 
     /// Removes a link; no error when there is none.
     pub fn remove_link(&mut self, name: &str) -> Result<()> {
-        let mut message = Message::new(RTM_DELLINK, 0, &link_header(0, 0, 0));
-        message.text(IFLA_IFNAME, name);
-        let done = self.socket.request(&format!("remove link {name}"), message);
+        let link = LinkUnspec::new_with_name(name).build();
+        let request = self.kernel.handle().link().del_with_message(link).execute();
+        let done = self.kernel.run(&format!("remove link {name}"), request);
         forgive(done, &[libc::ENODEV])
     }
 
     /// Gives a link a /32 address.
     pub fn add_address(&mut self, link: u32, address: Ipv4Addr) -> Result<()> {
-        let mut fixed = [INET, 32, 0, 0, 0, 0, 0, 0];
-        fixed[4..].copy_from_slice(&link.to_ne_bytes());
-        let mut message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
-        message.attr(2, &address.octets()).attr(1, &address.octets());
-        self.socket.request(&format!("add address {address}"), message)
+        let add = self.kernel.handle().address().add(link, IpAddr::V4(address), 32);
+        self.kernel.run(&format!("add address {address}"), add.replace().execute())
     }
 
     /// Tells a link the hardware address of its only neighbour for good.
     pub fn add_neighbour(&mut self, link: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
-        let mut fixed = [0_u8; 12];
-        fixed[0] = INET;
-        fixed[4..8].copy_from_slice(&link.to_ne_bytes());
-        fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-        let mut message = Message::new(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
-        message.attr(1, &address.octets()).attr(2, &mac);
-        self.socket.request(&format!("add neighbour {address}"), message)
+        let add = self.kernel.handle().neighbours().add(link, IpAddr::V4(address));
+        let request = add.link_layer_address(&mac).replace().execute();
+        self.kernel.run(&format!("add neighbour {address}"), request)
     }
 
     /// Routes `to` over a link: straight, or by way of `gateway`; `source` is the address that the
@@ -267,37 +221,34 @@ impl Links {
         gateway: Option<Ipv4Addr>,
         source: Option<Ipv4Addr>,
     ) -> Result<()> {
-        let scope = if gateway.is_some() { 0 } else { RT_SCOPE_LINK };
-        let flags = if gateway.is_some() { RTNH_F_ONLINK } else { 0 };
-        let fixed = route_header(to, scope, RTN_UNICAST, flags);
-        let mut message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
-        message.attr(1, &to.base().octets()).ne32(4, link);
-        if let Some(gateway) = gateway {
-            message.attr(5, &gateway.octets());
-        }
+        let mut route = our_route(to).output_interface(link);
+        route = match gateway {
+            Some(gateway) => route.gateway(gateway).onlink(),
+            None => route.scope(RouteScope::Link),
+        };
         if let Some(source) = source {
-            message.attr(7, &source.octets());
+            route = route.pref_source(source);
         }
-        self.socket.request(&format!("add route to {to}"), message)
+        let request = self.kernel.handle().route().add(route.build()).replace().execute();
+        self.kernel.run(&format!("add route to {to}"), request)
     }
 
     /// Makes a range unreachable except where a better route exists.
     pub fn add_guard(&mut self, range: Cidr) -> Result<()> {
-        let fixed = route_header(range, 0, RTN_UNREACHABLE, 0);
-        let mut message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
-        message.attr(1, &range.base().octets()).ne32(6, GUARD_METRIC);
-        self.socket.request(&format!("make {range} unreachable"), message)
+        let guard = our_route(range).kind(RouteType::Unreachable).priority(GUARD_METRIC).build();
+        let request = self.kernel.handle().route().add(guard).replace().execute();
+        self.kernel.run(&format!("make {range} unreachable"), request)
     }
 
     /// Removes one of our routes.
     pub fn remove_route(&mut self, route: &Route) -> Result<()> {
-        let fixed = route_header(route.to, 0xff, route.kind, 0);
-        let mut message = Message::new(RTM_DELROUTE, 0, &fixed);
-        message.attr(1, &route.to.base().octets()).ne32(6, route.metric);
+        let mut gone =
+            our_route(route.to).scope(RouteScope::NoWhere).kind(route.kind).priority(route.metric);
         if route.link != 0 {
-            message.ne32(4, route.link);
+            gone = gone.output_interface(route.link);
         }
-        let done = self.socket.request(&format!("remove route to {}", route.to), message);
+        let request = self.kernel.handle().route().del(gone.build()).execute();
+        let done = self.kernel.run(&format!("remove route to {}", route.to), request);
         forgive(done, &[libc::ESRCH])
     }
 
@@ -306,7 +257,9 @@ impl Links {
         let routes = self.routes()?;
         let best = routes
             .iter()
-            .filter(|route| route.to.length() == 0 && route.kind == RTN_UNICAST && route.link != 0)
+            .filter(|route| {
+                route.to.length() == 0 && route.kind == RouteType::Unicast && route.link != 0
+            })
             .min_by_key(|route| route.metric);
         let Some(best) = best else { return Ok(None) };
         Ok(self.links()?.into_iter().find(|link| link.index == best.link))
@@ -315,38 +268,68 @@ impl Links {
 
 /// Hears of changes to links, in the namespace of the thread that opened it.
 pub struct Notices {
-    socket: Socket,
+    kernel: Listener,
 }
 
 impl Notices {
     /// Listens from now on.
     pub fn open() -> Result<Self> {
-        const RTNLGRP_LINK: u32 = 1;
-        Ok(Self { socket: Socket::listen(Family::Route, RTNLGRP_LINK)? })
+        Ok(Self { kernel: Listener::open(MulticastGroup::Link)? })
     }
 
     /// Waits until a link carries packets; `false` when it has not for `patience`.
     pub fn wait_running(&mut self, index: u32, patience: Duration) -> Result<bool> {
-        self.socket.notices(Some(patience), |notice| {
-            let link = link_of(notice.payload);
-            notice.kind == RTM_NEWLINK && link.index == index && link.running
+        self.kernel.wait(patience, |notice| {
+            link_of(notice).is_some_and(|link| link.index == index && link.running)
         })
     }
 }
 
-fn link_of(payload: &[u8]) -> Link {
-    const OPERATIONAL: u8 = 6;
-    let mut link = Link { index: ne32(payload, 4), ..Link::default() };
-    for attr in attrs(payload.get(16..).unwrap_or(&[])) {
-        match attr.kind {
-            IFLA_IFNAME => link.name = attr.text().to_owned(),
-            IFLA_IFALIAS => link.alias = attr.text().to_owned(),
-            IFLA_MTU => link.mtu = attr.ne32(),
-            IFLA_OPERSTATE => link.running = attr.value.first() == Some(&OPERATIONAL),
+fn link_of(entry: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(entry) = entry else { return None };
+    let mut link = Link { index: entry.header.index, ..Link::default() };
+    for attribute in entry.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.running = state == State::Up,
             _ => {}
         }
     }
-    link
+    Some(link)
+}
+
+fn address_of(entry: RouteNetlinkMessage) -> Option<(Ipv4Addr, u32)> {
+    let RouteNetlinkMessage::NewAddress(entry) = entry else { return None };
+    let (mut own, mut other) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => own = Some(*address),
+            AddressAttribute::Address(IpAddr::V4(address)) => other = Some(*address),
+            _ => {}
+        }
+    }
+    Some((own.or(other)?, entry.header.index))
+}
+
+fn route_of(entry: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(entry) = entry else { return None };
+    let header = &entry.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut to, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, 0, 0);
+    for attribute in &entry.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
+            RouteAttribute::Oif(index) => link = *index,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    let to = Cidr::new(to, header.destination_prefix_length);
+    Some(Route { to, link, protocol: header.protocol.into(), metric, kind: header.kind })
 }
 
 /// The name of the host-side link of the pod at `address`.
@@ -372,39 +355,21 @@ pub fn host_mac(address: Ipv4Addr) -> [u8; 6] {
     [0x0e, 0x58, a, b, c, d]
 }
 
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
-    let mut fixed = [0; 16];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
-    fixed
+fn our_route(to: Cidr) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.base(), to.length())
+        .protocol(RouteProtocol::from(ROUTE_PROTOCOL))
 }
 
-fn route_header(to: Cidr, scope: u8, kind: u8, flags: u32) -> [u8; 12] {
-    let mut fixed = [0; 12];
-    fixed[..8].copy_from_slice(&[
-        INET,
-        to.length(),
-        0,
-        0,
-        RT_TABLE_MAIN,
-        ROUTE_PROTOCOL,
-        scope,
-        kind,
-    ]);
-    fixed[8..].copy_from_slice(&flags.to_ne_bytes());
-    fixed
-}
-
-fn veth(message: &mut Message, peer: impl FnOnce(&mut Message)) {
-    message.nest(IFLA_LINKINFO, |info| {
-        info.attr(IFLA_INFO_KIND, b"veth").nest(IFLA_INFO_DATA, |data| {
-            data.nest(VETH_INFO_PEER, |inner| {
-                inner.raw(&link_header(0, 0, 0));
-                peer(inner);
-            });
-        });
-    });
+/// The settings as attributes. Written out here because the crate's own list of them leaves out
+/// what is to be 0.
+fn pod_link_settings() -> LinkAttribute {
+    let settings = POD_LINK_SETTINGS
+        .map(|(setting, value)| DefaultNla::new(setting, value.to_ne_bytes().to_vec()));
+    let mut bytes = vec![0; settings.as_slice().buffer_len()];
+    settings.as_slice().emit(&mut bytes);
+    let inet = AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, bytes));
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![inet])])
 }
 
 /// Success also when the kernel refused for one of these reasons: it is so already.

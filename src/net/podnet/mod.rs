@@ -4,6 +4,7 @@
 //! step that was cut short is repaired by doing all of them again. The truth is in the kernel and
 //! in one small file an address (`ipam`); nothing is held in memory that could not be read again.
 
+mod connection;
 pub mod docker_user;
 pub mod host;
 pub mod ipam;

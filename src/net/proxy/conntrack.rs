@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::layout::Set;
 use super::plan::{Front, Protocol, Value, front_bytes};
 use super::table::{Delta, Table};
-use crate::net::netlink::{Attr, Family, Message, Result, Socket, attrs};
+use crate::net::netlink::{Attr, Message, Result, Socket, attrs};
 use crate::net::nft::FAMILY_IP;
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -76,7 +76,7 @@ pub fn stale(
 
 /// Looks through all flows and deletes the stale ones; how many there were.
 pub fn flush(fronts: &BTreeSet<Front>, table: &Table, local: &BTreeSet<Ipv4Addr>) -> Result<usize> {
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open()?;
     let ask = Message::new(GET, 0, &[FAMILY_IP, 0, 0, 0]);
     let flows = socket.dump("list tracked connections", &ask, |kept, received| {
         kept.extend(flow(received.payload.get(4..).unwrap_or(&[])));

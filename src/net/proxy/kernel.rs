@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::layout::{self, Pick, Ranges, Set};
 use super::plan::{Elements, Value};
 use super::table::{self, Delta, Table};
-use crate::net::netlink::{Family, Result, Socket};
+use crate::net::netlink::{Result, Socket};
 use crate::net::nft::{self, TABLE, Transaction};
 
 /// The kernel's side. It opens its socket in the network namespace of the thread that made it.
@@ -24,8 +24,7 @@ impl Kernel {
     /// Makes sure that the fixed part is there, and with it the guards. What elements a former
     /// process left stay.
     pub fn open(ranges: Ranges) -> Result<Self> {
-        let mut kernel =
-            Self { socket: Socket::open(Family::Netfilter)?, ranges, picks: BTreeSet::new() };
+        let mut kernel = Self { socket: Socket::open()?, ranges, picks: BTreeSet::new() };
         if !kernel.read_chains()? {
             kernel.replace()?;
         }
@@ -94,7 +93,7 @@ impl Kernel {
 
 /// Removes the table; whether there was one.
 pub fn remove() -> Result<bool> {
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open()?;
     if !exists(&mut socket)? {
         return Ok(false);
     }
