@@ -233,7 +233,7 @@ fn write_field(
     let holder = found.as_ref().map_or(owner, |found| found.holder.as_str());
     let nothing = (false, String::new());
     let (pointer, go_name) = go.get(&(holder.to_owned(), field.to_owned())).unwrap_or(&nothing);
-    let scalar = reference_of(schema).is_none_or(|name| is_word(name));
+    let scalar = reference_of(schema).is_none_or(is_word);
     let mark = match required {
         true => "!",
         false if *pointer && scalar => "?",
