@@ -50,6 +50,7 @@ struct Inner {
     bearer: Option<HeaderValue>,
     user_agent: HeaderValue,
     impersonate: HeaderMap,
+    warned: Option<fn(&str)>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     tasks: Tasks,
 }
@@ -61,6 +62,16 @@ fn local(error: impl std::fmt::Display) -> Status {
 impl Http {
     /// Prepares access; connects with the first request.
     pub fn new(access: &Access, user_agent: &str, tasks: Tasks) -> anyhow::Result<Self> {
+        Self::with_warnings(access, user_agent, tasks, None)
+    }
+
+    /// The same; `warned` is told each warning of the server's.
+    pub fn with_warnings(
+        access: &Access,
+        user_agent: &str,
+        tasks: Tasks,
+        warned: Option<fn(&str)>,
+    ) -> anyhow::Result<Self> {
         let uri: Uri = access.server.parse()?;
         anyhow::ensure!(
             uri.scheme_str() == Some("https"),
@@ -87,6 +98,7 @@ impl Http {
             bearer: bearer.transpose()?,
             user_agent: HeaderValue::from_str(user_agent)?,
             impersonate,
+            warned,
             idle: Mutex::new(Vec::new()),
             host,
             port,
@@ -97,8 +109,20 @@ impl Http {
 
     /// Sends one request; the path carries its query. The caller reads the body.
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+        self.identify(request.headers_mut())?;
+        tracing::debug!("{} {}", request.method(), request.uri());
+        let mut connection = self.connection().await?;
+        let answer = connection.send_request(request).await.map_err(local)?;
+        self.keep(connection);
+        if let Some(warned) = self.inner.warned {
+            warnings(answer.headers()).for_each(|text| warned(&text));
+        }
+        Ok(answer)
+    }
+
+    /// Says who asks.
+    fn identify(&self, headers: &mut HeaderMap) -> Result<()> {
         let inner = &self.inner;
-        let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_str(&inner.authority).map_err(local)?);
         headers.insert(header::USER_AGENT, inner.user_agent.clone());
         if let Some(bearer) = &inner.bearer {
@@ -107,20 +131,18 @@ impl Http {
         for (name, value) in &inner.impersonate {
             headers.append(name, value.clone());
         }
-        tracing::debug!("{} {}", request.method(), request.uri());
+        Ok(())
+    }
+
+    /// An idle connection, or a new one.
+    async fn connection(&self) -> Result<SendRequest<Full<Bytes>>> {
         while let Some(mut connection) = self.idle() {
             // A connection that the server closed meanwhile is known only now.
-            if connection.ready().await.is_err() {
-                continue;
+            if connection.ready().await.is_ok() {
+                return Ok(connection);
             }
-            let answer = connection.send_request(request).await.map_err(local)?;
-            self.keep(connection);
-            return Ok(answer);
         }
-        let mut connection = self.connect().await?;
-        let answer = connection.send_request(request).await.map_err(local)?;
-        self.keep(connection);
-        Ok(answer)
+        self.connect().await
     }
 
     fn idle(&self) -> Option<SendRequest<Full<Bytes>>> {
@@ -202,10 +224,22 @@ fn tls_config(access: &Access) -> anyhow::Result<rustls::ClientConfig> {
     Ok(config)
 }
 
+/// The texts of `Warning: 299 - "text"` headers.
+fn warnings(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    let all = headers.get_all(header::WARNING).iter().filter_map(|value| value.to_str().ok());
+    let quoted = all.filter_map(|value| value.strip_prefix("299 ")?.split_once('"'));
+    quoted.map(|(_, text)| {
+        let text = text.trim_end();
+        let text = text.strip_suffix('"').unwrap_or(text);
+        text.replace("\\\"", "\"").replace("\\\\", "\\")
+    })
+}
+
 /// The Status in a failed answer, or one made of its code.
 pub fn failure(code: u16, body: &[u8]) -> Status {
     match serde_json::from_slice::<Status>(body) {
         Ok(status) if status.code != 0 => status,
+        _ if code == 404 => Status::no_such_path(),
         _ => Status::failure(code, "", String::from_utf8_lossy(body).trim().to_owned()),
     }
 }
@@ -456,6 +490,14 @@ mod tests {
             "/apis/apps/v1/namespaces/x/deployments?labelSelector=a%20in%20%28b%2Cc%29&limit=5\
              &watch=true"
         );
+    }
+
+    #[test]
+    fn warnings_are_read_as_they_were_quoted() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::WARNING, HeaderValue::from_static(r#"299 - "a \"b\" c""#));
+        headers.append(header::WARNING, HeaderValue::from_static("199 - \"other\""));
+        assert_eq!(warnings(&headers).collect::<Vec<_>>(), ["a \"b\" c"]);
     }
 
     #[test]

@@ -84,9 +84,10 @@ impl Host {
         let mounts = mounts.lines().filter(|line| line.contains(&ours));
         vec![
             command("ip -brief link"),
-            command("ip route show table all"),
+            // The kernel's own IPv6 routes come when its probes for duplicates are over.
+            command("ip -4 route show table all"),
             command("nft list ruleset"),
-            command("iptables-save -t filter"),
+            command("iptables-save -t filter").lines().filter(|line| !line.starts_with('#')).collect(),
             self.containers(),
             mounts.collect(),
             format!("{:?}", (self.dir.join("data").exists(), self.dir.join("kubeconfig").exists())),

@@ -5,9 +5,8 @@
 
 use clap::Args;
 
-use super::errors::InFile;
 use super::files::Files;
-use super::output;
+use super::{errors, output};
 use super::resources::{self, Found};
 use super::session::Session;
 use crate::client::{Client, PatchKind, WriteOptions};
@@ -50,7 +49,7 @@ impl Apply {
                 Ok(_) => output::print(&format!("{} serverside-applied{note}\n", found.named()))?,
                 Err(status) => {
                     code = super::super::EXIT_FAILURE;
-                    eprintln!("{}", refusal(&found, status));
+                    eprintln!("{}", refusal(&status));
                 }
             }
         }
@@ -74,15 +73,13 @@ async fn apply(
     session.http.patch(&target, PatchKind::Apply, object, options).await
 }
 
-fn refusal(found: &Found, status: Status) -> String {
-    if status.is_conflict() {
-        let hint = "Please review the fields above--they currently have other managers. Use \
-                    --force-conflicts to take them over, or change the file to agree with them.";
-        format!("{}\n{hint}", super::errors::of_status(&status, &status.message))
-    } else if status.reason == "Invalid" {
-        super::errors::of_status(&status, &status.message)
-    } else {
-        let in_file = InFile { verb: "applying", source_name: found.file.clone(), status };
-        super::errors::of_status(&in_file.status, &in_file.to_string())
+fn refusal(status: &Status) -> String {
+    if !status.is_conflict() {
+        return errors::of_status(status, &status.message);
     }
+    format!(
+        "error: {}\nPlease review the fields above--they currently have other managers. Use \
+         --force-conflicts to take them over, or change the file to agree with them.",
+        status.message
+    )
 }

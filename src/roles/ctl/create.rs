@@ -93,7 +93,8 @@ impl Create {
             "" => session.namespace.clone(),
             namespace => namespace.to_owned(),
         };
-        if kind.namespaced {
+        let sent = self.dry_run.as_deref() != Some("client");
+        if kind.namespaced && (sent || session.namespace_given) {
             meta::set(&mut object, &["metadata", "namespace"], namespace.as_str());
         }
         let note = match self.dry_run.as_deref() {
@@ -101,7 +102,7 @@ impl Create {
             Some(_) => " (server dry run)",
             None => "",
         };
-        let created = if self.dry_run.as_deref() == Some("client") {
+        let created = if !sent {
             object
         } else {
             let options = WriteOptions {

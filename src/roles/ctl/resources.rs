@@ -171,10 +171,13 @@ impl Choice {
 pub async fn from_files<'s>(session: &'s Session, files: &Files) -> anyhow::Result<Vec<Found<'s>>> {
     let mut found = Vec::new();
     for (file, object) in files::read(files).await? {
-        let kind = session
-            .kind_of(&object)
-            .await
-            .map_err(|error| anyhow::anyhow!("unable to recognize {file:?}: {error}"))?;
+        let kind = session.kind_of(&object).await.map_err(|error| {
+            let (name, namespace) = (meta::name(&object), meta::namespace(&object));
+            anyhow::anyhow!(
+                "resource mapping not found for name: {name:?} namespace: {namespace:?} from \
+                 {file:?}: {error}\nensure CRDs are installed first"
+            )
+        })?;
         let mut one = Found { file, ..Found::read(kind, object) };
         if kind.namespaced {
             if one.namespace.is_empty() {

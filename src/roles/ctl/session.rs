@@ -77,6 +77,10 @@ fn kubeconfig_path(global: &Global) -> anyhow::Result<PathBuf> {
     })
 }
 
+fn warn(text: &str) {
+    eprintln!("Warning: {text}");
+}
+
 impl Session {
     /// Reads the kubeconfig; nothing is sent yet.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
@@ -90,7 +94,7 @@ impl Session {
         }
         let agent = concat!("clusterd-ctl/", env!("CARGO_PKG_VERSION"));
         Ok(Self {
-            http: Http::new(&access, agent, Tasks::new())?,
+            http: Http::with_warnings(&access, agent, Tasks::new(), Some(warn))?,
             namespace: global.namespace.clone().unwrap_or(access.namespace),
             namespace_given: global.namespace.is_some(),
             kinds: OnceCell::new(),
