@@ -87,7 +87,10 @@ impl Host {
             // The kernel's own IPv6 routes come when its probes for duplicates are over.
             command("ip -4 route show table all"),
             command("nft list ruleset"),
-            command("iptables-save -t filter").lines().filter(|line| !line.starts_with('#')).collect(),
+            command("iptables-save -t filter")
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .collect(),
             self.containers(),
             mounts.collect(),
             format!("{:?}", (self.dir.join("data").exists(), self.dir.join("kubeconfig").exists())),

@@ -6,9 +6,9 @@
 use clap::Args;
 
 use super::files::Files;
-use super::{errors, output};
 use super::resources::{self, Found};
 use super::session::Session;
+use super::{errors, output};
 use crate::client::{Client, PatchKind, WriteOptions};
 use crate::object::status::Status;
 use crate::object::{Value, meta};
