@@ -279,6 +279,12 @@ pub fn preflight(cluster: Cidr, service: Cidr) -> Vec<String> {
     {
         problems.push(format!("{error:#}"));
     }
+    if let Err(error) = Links::open().and_then(|mut links| links.try_pair()) {
+        problems.push(format!(
+            "a pair of virtual links cannot be made ({error}): the kernel needs veth (modprobe \
+             veth) and this program root"
+        ));
+    }
     let tables = Socket::open().and_then(|mut socket| nft::tables(&mut socket));
     if let Err(error) = tables {
         problems.push(format!(
