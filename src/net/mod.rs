@@ -250,6 +250,10 @@ async fn follow_range(
 
 /// What of ours this host has, one line each; empty after [`uninstall`].
 pub fn inventory() -> anyhow::Result<Vec<String>> {
+    aside(inventory_now)
+}
+
+fn inventory_now() -> anyhow::Result<Vec<String>> {
     let mut found = host::inventory(&mut Links::open()?)?;
     if proxy::kernel::exists(&mut Socket::open()?)? {
         found.push(format!("nftables table ip {}", nft::TABLE));
@@ -263,6 +267,10 @@ pub fn inventory() -> anyhow::Result<Vec<String>> {
 
 /// Removes everything of ours from this host. Pods lose their network.
 pub fn uninstall() -> anyhow::Result<()> {
+    aside(uninstall_now)
+}
+
+fn uninstall_now() -> anyhow::Result<()> {
     docker_user::remove()?;
     host::remove(&mut Links::open()?)?;
     proxy::kernel::remove()?;
@@ -271,6 +279,19 @@ pub fn uninstall() -> anyhow::Result<()> {
 
 /// What stands in the way of the network on this host, in words; empty when nothing does.
 pub fn preflight(cluster: Cidr, service: Cidr) -> Vec<String> {
+    aside(move || preflight_now(cluster, service))
+}
+
+/// Runs `work` on a thread in the caller's network namespace: [`Links`] waits on a runtime of its
+/// own, which a thread that drives async tasks may not.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn preflight_now(cluster: Cidr, service: Cidr) -> Vec<String> {
     let mut problems = Vec::new();
     let ranges = Ranges { cluster, service };
     if let Err(error) = Links::open()
