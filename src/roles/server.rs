@@ -87,11 +87,10 @@ async fn start(
     make_dir(&options.data_dir)?;
     let cluster_id = cluster_id(&options.data_dir)?;
     let config = store::Config { cluster_id, ..store::Config::new(options.data_dir.join("store")) };
-    let store = Store::open(config, storage)
-        .await
-        .with_context(|| format!("cannot open the store in {}", options.data_dir.display()))?;
-    // Behind the store's lock: another process must not have its certificates renewed under it.
-    let pki = Arc::new(open_pki(options, clock)?);
+    let store = Store::open(config, storage).await.map_err(|error| {
+        let advice = advice(&error);
+        anyhow::anyhow!("cannot open the store in {}: {error}{advice}", options.data_dir.display())
+    })?;
     let nodes = Arc::new(Nodes::default());
     let objects: SharedObjects = Arc::new(StoreObjects::new(store.clone()));
     let api = build_api(options, store, &objects, &pki, &nodes, clock, tasks)?;
@@ -124,6 +123,17 @@ async fn start(
     };
     components::start(&around, tasks).await?;
     Ok(api)
+}
+
+/// What a person can do about a store that does not open.
+fn advice(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::Locked(_) => "; stop that process, or choose another --data-dir",
+        store::Error::Foreign { .. } => {
+            "; put back the cluster-id file that belongs to it, or choose another --data-dir"
+        }
+        _ => "",
+    }
 }
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
