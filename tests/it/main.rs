@@ -2,6 +2,7 @@
 
 mod api;
 mod host;
+mod e2e;
 mod net;
 mod runtime;
 mod scenario;
