@@ -91,6 +91,8 @@ async fn start(
         let advice = advice(&error);
         anyhow::anyhow!("cannot open the store in {}: {error}{advice}", options.data_dir.display())
     })?;
+    // Behind the store's lock: another process must not have its certificates renewed under it.
+    let pki = Arc::new(open_pki(options, clock)?);
     let nodes = Arc::new(Nodes::default());
     let objects: SharedObjects = Arc::new(StoreObjects::new(store.clone()));
     let api = build_api(options, store, &objects, &pki, &nodes, clock, tasks)?;

@@ -1,8 +1,8 @@
 //! The one integration binary (each more would link RocksDB again).
 
 mod api;
-mod host;
 mod e2e;
+mod host;
 mod net;
 mod runtime;
 mod scenario;
