@@ -63,7 +63,8 @@ pub struct Server {
     /// Port of the API
     #[arg(long, value_name = "PORT", env = "CLUSTERD_HTTPS_PORT", default_value_t = 6443)]
     pub https_port: u16,
-    /// Port of the node's own HTTPS server (logs, exec, metrics)
+    /// Port that the Node object names for its kubelet. Nothing listens there yet: the API server
+    /// reaches the node of its own process directly
     #[arg(long, value_name = "PORT", default_value_t = KUBELET_PORT)]
     pub kubelet_port: u16,
     /// Another name or address to put into the server's certificate (may be repeated)

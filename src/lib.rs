@@ -67,7 +67,8 @@
 //! - Raft log and state are two RocksDB databases: in one, state writes queue behind log syncs.
 //! - The dev profile compiles our code at opt-level 0: on two cores that is what a build costs.
 //! - Bodies may nest 120 levels: what is stored must be readable by every JSON reader we use.
-//! - Netlink messages are written by a small writer of our own in `net::netlink`.
+//! - Links and routes go through `rtnetlink`; nf_tables and conntrack messages through a small
+//!   writer of our own in `net::netlink`, which knows the expressions that no crate has.
 
 pub mod api;
 pub mod client;

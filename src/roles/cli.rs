@@ -55,7 +55,7 @@ pub struct HostOptions {
     /// Port of the API
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub https_port: u16,
-    /// Port of the node's own HTTPS server
+    /// Port that the Node object names for its kubelet
     #[arg(long, value_name = "PORT", default_value_t = config::KUBELET_PORT)]
     pub kubelet_port: u16,
     /// Range that pod addresses are taken from
